@@ -1,0 +1,36 @@
+"""What can go wrong, by the exit code a caller sees. Every message is one sentence that names the file or option
+and says what to do."""
+
+
+class PansharpenError(Exception):
+    """The run failed (exit code 1)."""
+
+    exit_code = 1
+
+
+class OutputError(PansharpenError):
+    """The product cannot be written or failed its validation (exit code 1)."""
+
+
+class UsageError(PansharpenError):
+    """Options that contradict each other or make no sense (exit code 2)."""
+
+    exit_code = 2
+
+
+class SceneError(PansharpenError):
+    """The PAN or MS cannot be used (exit code 3)."""
+
+    exit_code = 3
+
+
+class ModelError(PansharpenError):
+    """The model cannot be used, at all or on this scene (exit code 4)."""
+
+    exit_code = 4
+
+
+class DeviceError(PansharpenError):
+    """The device that was asked for cannot be used (exit code 4)."""
+
+    exit_code = 4

@@ -1,0 +1,92 @@
+"""What every network here promises: a purely local forward pass, with its global values as an explicit argument.
+
+A product must not depend on how the scene was cut into tiles. So whatever a network reads from more than a neighbourhood
+(a pooled vector, a threshold) goes through a `Pooling`, which takes it from this very image (the papers' behaviour),
+from many crops together (`observe`), or from values frozen before (`run`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+SceneStatistics = dict[str, Tensor]
+"""Frozen global values of one scene: name of the layer's value -> (1, K)."""
+
+Reduction = Callable[..., Tensor]
+"""Maps pixels (N, C, P), one or several such tensors, to (N, K): one row of values an image."""
+
+
+class Pooling(ABC):
+    """Where a network's global values come from."""
+
+    @abstractmethod
+    def __call__(self, name: str, reduce: Reduction, *maps: Tensor) -> Tensor:
+        """The value called `name` for the feature `maps`, each (N, C, H, W). Returns (N, K) or (1, K)."""
+
+
+class PerImage(Pooling):
+    """Every image of the batch has its own values, as in the papers."""
+
+    def __call__(self, name: str, reduce: Reduction, *maps: Tensor) -> Tensor:
+        return reduce(*(m.flatten(2) for m in maps))
+
+
+class Jointly(Pooling):
+    """All images of the batch are crops of one scene and share values; they are kept in `statistics`."""
+
+    def __init__(self) -> None:
+        self.statistics: SceneStatistics = {}
+
+    def __call__(self, name: str, reduce: Reduction, *maps: Tensor) -> Tensor:
+        value = reduce(*(m.transpose(0, 1).flatten(1)[None] for m in maps))
+        self.statistics[name] = value
+        return value
+
+
+class Frozen(Pooling):
+    """The values were observed before."""
+
+    def __init__(self, statistics: SceneStatistics) -> None:
+        self.statistics = statistics
+
+    def __call__(self, name: str, reduce: Reduction, *maps: Tensor) -> Tensor:
+        return self.statistics[name]
+
+
+class Network(nn.Module):
+    """A pansharpening network for `bands` MS bands and one `ratio`, with what a caller must know of it.
+
+    `halo`: PAN pixels around a pixel that can change it, up-sampling of the MS included.
+    `multiple_of`: image sizes, in PAN pixels, are multiples of this.
+    `alignment`: a tile's first row and column are multiples of this, counted in PAN pixels from the scene's origin.
+    All three hold for frozen statistics, away from the image border, where the network pads by itself.
+    """
+
+    bands: int
+    ratio: int
+    halo: int
+    multiple_of: int
+    alignment: int
+
+    def forward(self, pan: Tensor, ms: Tensor, statistics: SceneStatistics | None = None) -> Tensor:
+        """Sharpen `ms` (N, bands, h, w) with `pan` (N, guide bands, ratio h, ratio w), both in network units.
+
+        Without `statistics` every image uses its own (training, the papers); with them the result is the same for any cut.
+        Returns (N, bands, ratio h, ratio w) in network units, unclamped.
+        """
+        return self.fuse(pan, ms, PerImage() if statistics is None else Frozen(statistics))
+
+    @torch.no_grad()
+    def observe(self, pan: Tensor, ms: Tensor) -> SceneStatistics:
+        """The global values of a scene, pooled over a batch of its crops together, layer by layer, in one pass."""
+        pooling = Jointly()
+        self.fuse(pan, ms, pooling)
+        return pooling.statistics
+
+    def fuse(self, pan: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
+        """The network itself; `pooling` gives its global values."""
+        raise NotImplementedError
