@@ -51,7 +51,19 @@ KERNELS: dict[str, tuple[Callable[[Float64], Float64], int]] = {
 }
 """Continuous kernels by name, with their radius in MS pixels."""
 
-_HALF_BAND = (0.61066818237, 0, -0.145397186478, 0, 0.043619155884, 0, -0.010385513306, 0, 0.001615524292, 0, -0.000120162964)
+_HALF_BAND = (
+    0.61066818237,
+    0,
+    -0.145397186478,
+    0,
+    0.043619155884,
+    0,
+    -0.010385513306,
+    0,
+    0.001615524292,
+    0,
+    -0.000120162964,
+)
 """The 23-tap half-band filter of the toolbox's EXP (Aiazzi et al. 2002), from the tap next to the centre outwards."""
 
 

@@ -1,0 +1,113 @@
+"""How a scene is cut: each tile owns a core and reads a halo around it.
+
+Everything is one-dimensional; a tile is a pair of spans. Coordinates are PAN pixels of the *canvas*, the scene on which
+PAN and MS are nested: MS pixel i covers PAN pixels ratio * i ... ratio * (i + 1) - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import lcm
+
+
+@dataclass(frozen=True)
+class Span:
+    """One axis of a tile, in pixels: the core it owns inside the stretch it reads."""
+
+    start: int
+    stop: int
+    read_start: int
+    read_stop: int
+
+    @property
+    def core(self) -> slice:
+        """The core, on the canvas."""
+        return slice(self.start, self.stop)
+
+    @property
+    def read(self) -> slice:
+        """What is read, on the canvas."""
+        return slice(self.read_start, self.read_stop)
+
+    @property
+    def inner(self) -> slice:
+        """The core inside an array that holds what is read."""
+        return slice(self.start - self.read_start, self.stop - self.read_start)
+
+    def coarser(self, ratio: int) -> Span:
+        """The same span in MS pixels. The core owns the MS pixels whose first PAN pixel is in it: each has one owner."""
+        return Span(
+            -(-self.start // ratio), -(-self.stop // ratio), self.read_start // ratio, self.read_stop // ratio
+        )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of the canvas: a span of rows and one of columns."""
+
+    rows: Span
+    cols: Span
+
+    @property
+    def core(self) -> tuple[slice, slice]:
+        return self.rows.core, self.cols.core
+
+    @property
+    def read(self) -> tuple[slice, slice]:
+        return self.rows.read, self.cols.read
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        return self.rows.inner, self.cols.inner
+
+    def coarser(self, ratio: int) -> Tile:
+        return Tile(self.rows.coarser(ratio), self.cols.coarser(ratio))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a method needs around a pixel, in PAN pixels, to give the same value however the scene is cut.
+
+    `halo`: how far a pixel's value can depend on its neighbours; `alignment`: tiles are read from multiples of this on;
+    `multiple_of`: canvas and tile sizes are multiples of this.
+    """
+
+    halo: int = 0
+    alignment: int = 1
+    multiple_of: int = 1
+
+
+def cut(start: int, stop: int, size: int, tile: int, reach: Reach, ratio: int) -> list[Span]:
+    """Cut the cores [start, stop) of a canvas axis of `size` pixels into spans of `tile` pixels, the last one shorter.
+
+    Reads are widened by the halo and outwards to multiples of alignment and ratio; they end where the canvas ends.
+    """
+    grain = lcm(reach.alignment, reach.multiple_of, ratio)
+    return [
+        Span(
+            core,
+            min(core + tile, stop),
+            max(0, (core - reach.halo) // grain * grain),
+            min(size, -(-(min(core + tile, stop) + reach.halo) // grain) * grain),
+        )
+        for core in range(start, stop, tile)
+    ]
+
+
+def tiles(rows: list[Span], cols: list[Span]) -> Iterator[Tile]:
+    """All tiles, row by row."""
+    return (Tile(row, col) for row in rows for col in cols)
+
+
+def spread(size: int, crop: int, count: int, grain: int) -> list[Span]:
+    """At most `count` spans of `crop` pixels, evenly over a canvas axis of `size` pixels, from multiples of `grain` on.
+
+    They are cores without a halo. A canvas shorter than a crop gives one span over all of it.
+    """
+    if size <= crop:
+        return [Span(0, size, 0, size)]
+    room = (size - crop) // grain
+    count = min(count, size // crop, room + 1)
+    starts = sorted({round(i * room / max(count - 1, 1)) * grain for i in range(count)})
+    return [Span(s, s + crop, s, s + crop) for s in starts]

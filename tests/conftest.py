@@ -1,0 +1,27 @@
+"""Where the tests find real scenes and the numbers to match. They live beside the checkout, not in it; tests that
+need them skip where they are absent."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _folder(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the test material {name}/ beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder with outputs of the official code."""
+    return _folder("golden")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder with real PAN/MS pairs."""
+    return _folder("data")
