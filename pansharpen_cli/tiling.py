@@ -37,9 +37,7 @@ class Span:
 
     def coarser(self, ratio: int) -> Span:
         """The same span in MS pixels. The core owns the MS pixels whose first PAN pixel is in it: each has one owner."""
-        return Span(
-            -(-self.start // ratio), -(-self.stop // ratio), self.read_start // ratio, self.read_stop // ratio
-        )
+        return Span(-(-self.start // ratio), -(-self.stop // ratio), self.read_start // ratio, self.read_stop // ratio)
 
 
 @dataclass(frozen=True)
