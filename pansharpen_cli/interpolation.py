@@ -2,7 +2,8 @@
 the networks (an integer ratio, a fixed phase).
 
 A position is counted in MS pixels, sample i at i. `phase` says where MS sample i sits among the PAN pixels: on
-ratio * i + phase. A georeferenced pair has the *area* phase (ratio - 1) / 2; the field's toolbox and its data sets have ratio / 2.
+ratio * i + phase. A georeferenced pair has the *area* phase (ratio - 1) / 2; the field's toolbox and its data sets
+have ratio / 2.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Polyphase:
     def radius(self) -> int:
         """MS pixels on each side that one output pixel can read."""
         taps = self.weights.shape[1]
-        return max(-self.first, self.first + taps - 1)
+        return int(max(-self.first, self.first + taps - 1))
 
 
 def taps_at(kernel: str, positions: Float64) -> tuple[npt.NDArray[np.intp], Float64]:

@@ -1,7 +1,7 @@
 """What every network here promises: a purely local forward pass, with its global values as an explicit argument.
 
-A product must not depend on how the scene was cut into tiles. So whatever a network reads from more than a neighbourhood
-(a pooled vector, a threshold) goes through a `Pooling`, which takes it from this very image (the papers' behaviour),
+A product must not depend on how the scene was cut into tiles. So whatever a network reads from more than a
+neighbourhood (a pooled vector, a threshold) goes through a `Pooling`, which takes it from this very image (the papers' behaviour),
 from many crops together (`observe`), or from values frozen before (`run`).
 """
 
@@ -75,7 +75,7 @@ class Network(nn.Module):
     def forward(self, pan: Tensor, ms: Tensor, statistics: SceneStatistics | None = None) -> Tensor:
         """Sharpen `ms` (N, bands, h, w) with `pan` (N, guide bands, ratio h, ratio w), both in network units.
 
-        Without `statistics` every image uses its own (training, the papers); with them the result is the same for any cut.
+        Without `statistics` every image uses its own (training, the papers); with them any cut gives the same pixels.
         Returns (N, bands, ratio h, ratio w) in network units, unclamped.
         """
         return self.fuse(pan, ms, PerImage() if statistics is None else Frozen(statistics))
