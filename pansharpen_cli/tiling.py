@@ -36,7 +36,7 @@ class Span:
         return slice(self.start - self.read_start, self.stop - self.read_start)
 
     def coarser(self, ratio: int) -> Span:
-        """The same span in MS pixels; the core owns an MS pixel if it holds its first PAN pixel, so each has one owner."""
+        """The same span in MS pixels; a core owns the MS pixels whose first PAN pixel it holds, so each has one owner."""
         return Span(-(-self.start // ratio), -(-self.stop // ratio), self.read_start // ratio, self.read_stop // ratio)
 
 

@@ -1,7 +1,8 @@
 """What every network here promises: a purely local forward pass, with its global values as an explicit argument.
 
 A product must not depend on how the scene was cut into tiles. So whatever a network reads from more than a
-neighbourhood (a pooled vector, a threshold) goes through a `Pooling`, which takes it from this very image (the papers' behaviour),
+neighbourhood (a pooled vector, a threshold) goes through a `Pooling`, which takes it from this very image (the
+papers' behaviour),
 from many crops together (`observe`), or from values frozen before (`run`).
 """
 
