@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True)
 class Span:
@@ -36,7 +39,7 @@ class Span:
         return slice(self.start - self.read_start, self.stop - self.read_start)
 
     def coarser(self, ratio: int) -> Span:
-        """The same span in MS pixels; a core owns the MS pixels whose first PAN pixel it holds, so each has one owner."""
+        """The same span in MS pixels; a core owns an MS pixel if it holds its first PAN pixel: each has one owner."""
         return Span(-(-self.start // ratio), -(-self.stop // ratio), self.read_start // ratio, self.read_stop // ratio)
 
 
@@ -61,6 +64,30 @@ class Tile:
 
     def coarser(self, ratio: int) -> Tile:
         return Tile(self.rows.coarser(ratio), self.cols.coarser(ratio))
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """What is read for one tile: PAN and MS on nested grids, without gaps, and where they really hold data.
+
+    `pan` (1, H, W) and `ms` (bands, H / ratio, W / ratio), float32, cover `tile.read`; `valid` (H, W) is True where
+    both have data (elsewhere they are filled from their valid neighbours).
+    """
+
+    tile: Tile
+    pan: npt.NDArray[np.float32]
+    ms: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.bool_]
+
+    @property
+    def ratio(self) -> int:
+        return self.pan.shape[-1] // self.ms.shape[-1]
+
+    @property
+    def ms_valid(self) -> npt.NDArray[np.bool_]:
+        """(H / ratio, W / ratio): True where all PAN pixels of an MS pixel are valid."""
+        rows, cols = self.ms.shape[-2:]
+        return np.asarray(self.valid.reshape(rows, self.ratio, cols, self.ratio).all(axis=(1, 3)))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 A product must not depend on how the scene was cut into tiles. So whatever a network reads from more than a
 neighbourhood (a pooled vector, a threshold) goes through a `Pooling`, which takes it from this very image (the
-papers' behaviour),
-from many crops together (`observe`), or from values frozen before (`run`).
+papers' behaviour), from many crops together (`observe`), or from values frozen before (`run`).
 """
 
 from __future__ import annotations
