@@ -81,7 +81,7 @@ class Pixels:
 
     @property
     def ratio(self) -> int:
-        return self.pan.shape[-1] // self.ms.shape[-1]
+        return int(self.pan.shape[-1] // self.ms.shape[-1])
 
     @property
     def ms_valid(self) -> npt.NDArray[np.bool_]:

@@ -16,7 +16,7 @@ Float32 = npt.NDArray[np.float32]
 class Backend(Protocol):
     """Sharpens the tiles of one scene, after it has observed what it needs to know of the whole scene.
 
-    `reach` is what it needs around a tile. `crop` says what `observe` wants to see: 0 nothing, a size crops of that many
+    `reach` is what it needs around a tile. `crop` says what `observe` wants to see: 0 nothing, N crops of N
     PAN pixels a side spread over the scene, None every tile once (each pixel in exactly one core).
     """
 
