@@ -154,3 +154,63 @@ def _expand_axis(image: Array, filters: Polyphase, axis: int, border: str) -> Ar
     shape = list(image.shape)
     shape[axis] = size * ratio
     return np.asarray((phases if axis == -1 else phases.swapaxes(-1, -2)).reshape(shape))
+
+
+def sample(image: Array, valid: npt.NDArray[np.bool_], rows: Float64, cols: Float64, kernel: str) -> Array:
+    """`image` (bands, h, w) at the positions rows x cols: (bands, len(rows), len(cols)).
+
+    Pixels that are not `valid` (h, w) take no part; beyond the border the last pixel is repeated. Where nothing valid
+    is in reach the value is 0.
+    """
+    weighted = np.concatenate([image * valid, valid[None].astype(image.dtype)])
+    for axis, positions in ((1, rows), (2, cols)):
+        first, weights = taps_at(kernel, positions)
+        samples = np.clip(first[:, None] + np.arange(weights.shape[1]), 0, weighted.shape[axis] - 1)
+        gathered = np.take(weighted, samples, axis=axis)
+        taps = weights.astype(image.dtype)
+        weighted = np.einsum("bntw,nt->bnw" if axis == 1 else "bhnt,nt->bhn", gathered, taps)
+    return _weighted_mean(weighted)
+
+
+def sample_at(image: Array, valid: npt.NDArray[np.bool_], rows: Float64, cols: Float64, kernel: str) -> Array:
+    """`image` (bands, h, w) at scattered positions: `rows` and `cols` (n, m) -> (bands, n, m). Else as `sample`."""
+    weighted = np.concatenate([image * valid, valid[None].astype(image.dtype)])
+    first_row, row_weights = taps_at(kernel, rows.ravel())
+    first_col, col_weights = taps_at(kernel, cols.ravel())
+    total = np.zeros((len(weighted), rows.size), dtype=image.dtype)
+    for i in range(row_weights.shape[1]):
+        row = np.clip(first_row + i, 0, image.shape[1] - 1)
+        for j in range(col_weights.shape[1]):
+            col = np.clip(first_col + j, 0, image.shape[2] - 1)
+            total += weighted[:, row, col] * (row_weights[:, i] * col_weights[:, j]).astype(image.dtype)
+    return _weighted_mean(total.reshape(len(weighted), *rows.shape))
+
+
+def _weighted_mean(weighted: Array) -> Array:
+    total, weight = weighted[:-1], weighted[-1]
+    # negative lobes can leave a small or negative weight beside a gap: there is nothing to trust
+    return np.asarray(np.where(weight > 0.25, total / np.where(weight > 0.25, weight, 1), 0), dtype=weighted.dtype)
+
+
+def grow(image: Array, valid: npt.NDArray[np.bool_], rounds: int, level: Array) -> Array:
+    """Fill the gaps of `image` (bands, h, w) from their rim: `rounds` times, each gap pixel that touches filled ones
+    takes their mean. What is farther away gets the band's `level` (bands,).
+
+    A filled value depends on `rounds` pixels around it and no more, so tiles that read that much agree.
+    """
+    known = valid.astype(image.dtype)
+    filled = image * known
+    for _ in range(rounds):
+        if known.all():
+            return filled
+        near = _sum_of_3x3(np.concatenate([filled, known[None]]))
+        rim = (known == 0) & (near[-1] > 0)
+        filled[:, rim] = near[:-1, rim] / near[-1, rim]
+        known[rim] = 1
+    return np.asarray(np.where(known > 0, filled, np.asarray(level, dtype=image.dtype)[:, None, None]))
+
+
+def _sum_of_3x3(image: Array) -> Array:
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
+    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    return np.asarray(rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:])

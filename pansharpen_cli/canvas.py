@@ -1,0 +1,223 @@
+"""A scene as a method sees it: PAN pixels over the common extent, an MS grid nested in them at the method's ratio and
+phase, shifted by the co-registration, gaps filled and marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+
+from pansharpen_cli.errors import SceneError
+from pansharpen_cli.geogrid import GeoGrid, NestedAxis, nest, overlap
+from pansharpen_cli.interpolation import area_phase, grow, sample, sample_at
+from pansharpen_cli.radiometry import Moments
+from pansharpen_cli.scene import RATIO_TOLERANCE, Scene
+from pansharpen_cli.tiling import Pixels, Reach, Span, Tile, spread
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+GAP_ROUNDS = 8
+"""MS pixels by which the surroundings grow into gaps, so that a network sees no cliff at their rim."""
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """The scene on nested grids: canvas pixel (0, 0) is PAN pixel (rows.first, cols.first)."""
+
+    scene: Scene
+    rows: NestedAxis
+    cols: NestedAxis
+    phase: float
+    resampling: str
+
+    @classmethod
+    def of(
+        cls,
+        scene: Scene,
+        *,
+        ratio: int | None = None,
+        phase: float | None = None,
+        shift: tuple[float, float] = (0.0, 0.0),
+        resampling: str = "cubic",
+        reach: Reach | None = None,
+    ) -> Canvas:
+        """The canvas of `scene` at a `ratio` (default: its own whole one) and a `phase` (default: pixels as areas).
+
+        The MS is moved by `shift` (dx, dy) PAN pixels; if it does not fall on the nested grid by itself, it is
+        interpolated once by `resampling`. Raises SceneError if the ratio does not fit or the two do not overlap.
+        """
+        ratio = ratio or scene.ratio
+        if abs(scene.exact_ratio / ratio - 1) > RATIO_TOLERANCE:
+            raise SceneError(
+                f"{scene.ms[0].path} has pixels {scene.exact_ratio:.3g} times those of {scene.pan.path}, not {ratio}"
+            )
+        phase = area_phase(ratio) if phase is None else phase
+        pan, ms = scene.pan_grid, scene.ms_under_pan
+        axes = []
+        for pan_axis, ms_axis, moved in ((pan.rows, ms.rows, shift[1]), (pan.cols, ms.cols, shift[0])):
+            where = overlap(pan_axis, ms_axis)
+            if where.start >= where.stop:
+                raise SceneError(f"{scene.pan.path} and {scene.ms[0].path} do not overlap; check their CRS and extents")
+            axes.append(nest(where, ratio, phase, moved, reach.multiple_of if reach else 1))
+        return cls(scene, axes[0], axes[1], phase, resampling)
+
+    @property
+    def ratio(self) -> int:
+        return self.rows.ratio
+
+    @property
+    def interpolated(self) -> bool:
+        """True if the MS is resampled, False if its own pixels are used."""
+        return self.scene.reprojected or not (self.rows.as_is and self.cols.as_is)
+
+    @property
+    def grid(self) -> GeoGrid:
+        """The product's grid: PAN pixels of the common extent."""
+        rows, cols = (slice(axis.first + axis.start, axis.first + axis.stop) for axis in (self.rows, self.cols))
+        return self.scene.pan_grid.crop(rows, cols)
+
+    def read(self, tile: Tile) -> Pixels:
+        """What a tile reads, float32 DN. Gaps are filled from their rim, the same way for any cut of the scene."""
+        raw = self._read(*tile.read)
+        if raw.complete:
+            return Pixels(tile, raw.pan, raw.ms, raw.valid)
+        rows, rows_inside = _widen(tile.rows, self.rows.size, GAP_ROUNDS * self.ratio)
+        cols, cols_inside = _widen(tile.cols, self.cols.size, GAP_ROUNDS * self.ratio)
+        wide = self._read(rows, cols)
+        mean = self.moments.mean
+        pan = grow(wide.pan, wide.pan_valid, GAP_ROUNDS * self.ratio, mean[-1:])
+        ms = grow(wide.ms, wide.ms_valid, GAP_ROUNDS, mean[:-1])
+        coarse = tuple(slice(s.start // self.ratio, s.stop // self.ratio) for s in (rows_inside, cols_inside))
+        inside = (..., rows_inside, cols_inside)
+        return Pixels(tile, pan[inside], ms[..., coarse[0], coarse[1]], wide.valid[inside])
+
+    def crops(self, size: int, most: int, grain: int = 1) -> Iterator[Pixels]:
+        """Square crops of `size` PAN pixels, at most `most` along an axis, spread evenly over the product's extent."""
+        grain = int(np.lcm(grain, self.ratio))
+        size = -(-size // grain) * grain
+        rows, cols = (spread(axis.size, size, most, grain) for axis in (self.rows, self.cols))
+        return (self.read(Tile(row, col)) for row in rows for col in cols)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """The scene's radiometry, from windows spread evenly over it."""
+        window, most = 256 * self.ratio // 2, 8
+        rows, cols = (spread(axis.size, window, most, self.ratio) for axis in (self.rows, self.cols))
+        samples: list[Float32] = []
+        for row in rows:
+            for col in cols:
+                raw = self._read(row.read, col.read)
+                pan = raw.pan[:, :: self.ratio, :: self.ratio]
+                samples.append(np.concatenate([raw.ms, pan])[:, raw.ms_valid & raw.valid[:: self.ratio, :: self.ratio]])
+        values = np.concatenate(samples, axis=1).astype(np.float64)
+        if not values.size:
+            raise SceneError(f"{self.scene.pan.path} and {self.scene.ms[0].path} share no pixel that holds data")
+        return Moments(values.mean(axis=1), values.std(axis=1), np.percentile(values, 99.9, axis=1))
+
+    def _read(self, rows: slice, cols: slice) -> _Raw:
+        """A window of the canvas as it is, gaps unfilled."""
+        pan, pan_valid = self._read_pan(rows, cols)
+        ratio = self.ratio
+        nested = slice(rows.start // ratio, rows.stop // ratio), slice(cols.start // ratio, cols.stop // ratio)
+        if self.scene.reprojected:
+            ms, ms_valid = self._read_reprojected(*nested)
+            covered = ms_valid.repeat(ratio, axis=0).repeat(ratio, axis=1)
+        else:
+            ms, ms_valid, covered = self._read_ms(*nested)
+        return _Raw(pan, ms, pan_valid, ms_valid, pan_valid & covered)
+
+    def _read_pan(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
+        grid = self.scene.pan_grid
+        row, col = self.rows.first + rows.start, self.cols.first + cols.start
+        height, width = rows.stop - rows.start, cols.stop - cols.start
+        inside_rows = slice(max(row, 0), min(row + height, grid.height))
+        inside_cols = slice(max(col, 0), min(col + width, grid.width))
+        data, valid = self.scene.pan.read(inside_rows, inside_cols)
+        if valid.shape == (height, width):
+            return data, valid
+        target = (
+            slice(inside_rows.start - row, inside_rows.stop - row),
+            slice(inside_cols.start - col, inside_cols.stop - col),
+        )
+        pan, pan_valid = np.zeros((1, height, width), np.float32), np.zeros((height, width), bool)
+        pan[(0, *target)], pan_valid[target] = data[0], valid
+        return pan, pan_valid
+
+    def _read_ms(self, rows: slice, cols: slice) -> tuple[Float32, Mask, Mask]:
+        """Nested MS, where it has data, and which PAN pixels lie on MS pixels that have data."""
+        positions = self.rows.ms_positions(rows.start, rows.stop), self.cols.ms_positions(cols.start, cols.stop)
+        image, valid, (row, col) = self._read_ms_around(*positions)
+        where = positions[0] - row, positions[1] - col
+        if not self.interpolated:
+            source = np.ix_(*(_nearest(p, n) for p, n in zip(where, valid.shape, strict=True)))
+            ms, ms_valid = image[:, source[0], source[1]], valid[source]
+        else:
+            ms = sample(image, valid, *where, self.resampling).astype(np.float32)
+            ms_valid = valid[np.ix_(*(_nearest(p, n) for p, n in zip(where, valid.shape, strict=True)))]
+        under = []
+        for axis, nested, first, size in zip(
+            (self.rows, self.cols), (rows, cols), (row, col), valid.shape, strict=True
+        ):
+            pan_pixels = np.arange(nested.start * self.ratio, nested.stop * self.ratio, dtype=np.float64)
+            under.append(_nearest(axis.ms_position_of_pan(pan_pixels, self.phase) - first, size))
+        return ms, ms_valid, valid[np.ix_(*under)]
+
+    def _read_reprojected(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
+        """Nested MS out of another CRS, and where it has data."""
+        y, x = np.meshgrid(self._pan_edges(self.rows, rows), self._pan_edges(self.cols, cols), indexing="ij")
+        pan, ms = self.scene.pan_grid, self.scene.ms_grid
+        to_ms = pyproj.Transformer.from_crs(pan.crs, ms.crs, always_xy=True)
+        x, y = to_ms.transform(pan.cols.coordinate(x), pan.rows.coordinate(y))
+        row, col = ms.rows.edge(y) - 0.5, ms.cols.edge(x) - 0.5
+        inside = (row >= -0.5) & (row < ms.height - 0.5) & (col >= -0.5) & (col < ms.width - 0.5)
+        image, valid, (first_row, first_col) = self._read_ms_around(row, col)
+        row, col = row - first_row, col - first_col
+        found = sample_at(image, valid, row, col, self.resampling).astype(np.float32)
+        return found, inside & valid[_nearest(row, valid.shape[0]), _nearest(col, valid.shape[1])]
+
+    def _pan_edges(self, axis: NestedAxis, nested: slice) -> Float64:
+        """PAN edge coordinates of the centres of nested MS samples, moved by the measured shift."""
+        return axis.first + axis.ratio * np.arange(nested.start, nested.stop) + self.phase - axis.shift + 0.5
+
+    def _read_ms_around(self, rows: Float64, cols: Float64) -> tuple[Float32, Mask, tuple[int, int]]:
+        """The part of the MS files around these positions, where all have data, and its first row and column."""
+        grid = self.scene.ms_grid
+        windows = []
+        for positions, size in ((rows, grid.height), (cols, grid.width)):
+            start = int(np.clip(np.floor(positions.min()) - 3, 0, size - 1))
+            windows.append(slice(start, int(np.clip(np.ceil(positions.max()) + 4, start + 1, size))))
+        parts = [raster.read(*windows) for raster in self.scene.ms]
+        valid = np.logical_and.reduce([valid for _, valid in parts])
+        return np.concatenate([image for image, _ in parts]), valid, (windows[0].start, windows[1].start)
+
+
+@dataclass(frozen=True, eq=False)
+class _Raw:
+    """A window of the canvas with its gaps."""
+
+    pan: Float32
+    ms: Float32
+    pan_valid: Mask
+    ms_valid: Mask
+    valid: Mask
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.pan_valid.all() and self.ms_valid.all())
+
+
+def _nearest(positions: Float64, size: int) -> npt.NDArray[np.intp]:
+    """The pixels in which `positions` lie, those beyond the border on the border."""
+    return np.clip(np.floor(positions + 0.5), 0, size - 1).astype(np.intp)
+
+
+def _widen(span: Span, size: int, margin: int) -> tuple[slice, slice]:
+    """What a span reads with `margin` more on both sides as far as the canvas goes, and the read part inside that."""
+    wide = slice(max(0, span.read_start - margin), min(size, span.read_stop + margin))
+    return wide, slice(span.read_start - wide.start, span.read_stop - wide.start)

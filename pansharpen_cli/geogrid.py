@@ -1,0 +1,165 @@
+"""Pixel grids on the ground, and how an MS grid is nested in a PAN grid. Values only: no pixels, no files.
+
+One axis at a time: everything here is axis-aligned, so rows and columns are the same problem. A *position* counts
+samples, sample i at i; an *edge* coordinate counts pixel borders, pixel i from i to i + 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+
+Float64 = npt.NDArray[np.float64]
+Number = TypeVar("Number", float, Float64)
+
+NESTED_WITHIN = 0.02
+"""MS pixels by which an MS grid may miss the nested one and still be read as it is."""
+
+
+@dataclass(frozen=True)
+class GeoGrid:
+    """A pixel grid: its size, the affine transform of its pixel corners, and its CRS as WKT (None: unknown)."""
+
+    height: int
+    width: int
+    transform: Affine
+    crs: str | None = None
+
+    @property
+    def upright(self) -> bool:
+        """True if rows and columns run along the axes of the CRS."""
+        t = self.transform
+        return bool(abs(t.b) + abs(t.d) <= 1e-9 * (abs(t.a) + abs(t.e)) and t.a != 0 and t.e != 0)
+
+    @property
+    def rows(self) -> Axis:
+        return Axis(self.height, self.transform.f, self.transform.e)
+
+    @property
+    def cols(self) -> Axis:
+        return Axis(self.width, self.transform.c, self.transform.a)
+
+    @property
+    def gsd(self) -> tuple[float, float]:
+        """Pixel size (x, y), units of the CRS."""
+        return abs(self.transform.a), abs(self.transform.e)
+
+    def crop(self, rows: slice, cols: slice) -> GeoGrid:
+        """The grid of a window; `rows` and `cols` may lie outside."""
+        return replace(
+            self,
+            height=rows.stop - rows.start,
+            width=cols.stop - cols.start,
+            transform=self.transform * Affine.translation(cols.start, rows.start),
+        )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of an upright grid: pixel i covers origin + step * i ... origin + step * (i + 1)."""
+
+    size: int
+    origin: float
+    step: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Lowest and highest coordinate covered."""
+        far = self.origin + self.step * self.size
+        return min(self.origin, far), max(self.origin, far)
+
+    def edge(self, coordinate: Number) -> Number:
+        return (coordinate - self.origin) / self.step
+
+    def coordinate(self, edge: Number) -> Number:
+        return self.origin + self.step * edge
+
+
+@dataclass(frozen=True)
+class NestedAxis:
+    """One axis of the canvas: PAN pixels, and an MS grid `ratio` times coarser nested in them.
+
+    Canvas pixel 0 is PAN pixel `first`. The canvas has `size` PAN pixels, of which `start` ... `stop` are put out (the
+    rest makes up whole MS pixels and multiples of what a network needs). Nested MS sample i sits on canvas position
+    ratio * i + phase; in the MS file that is position `scale` * i + `offset`, the measured `shift` included.
+    """
+
+    ratio: int
+    first: int
+    size: int
+    start: int
+    stop: int
+    scale: float
+    offset: float
+    shift: float = 0.0
+
+    @property
+    def as_is(self) -> bool:
+        """True if nested samples are samples of the file: nothing needs interpolating."""
+        ends = np.array([0, self.size // self.ratio - 1]) * self.scale + self.offset
+        return bool(np.abs(ends - np.round(ends)).max() <= NESTED_WITHIN)
+
+    def ms_positions(self, start: int, stop: int) -> Float64:
+        """Positions in the MS file of the nested samples start ... stop - 1."""
+        positions = np.arange(start, stop) * self.scale + self.offset
+        return np.asarray(np.round(positions) if self.as_is else positions)
+
+    def ms_position_of_pan(self, pan_pixels: Float64, phase: float) -> Float64:
+        """Positions in the MS file of canvas `pan_pixels`."""
+        return (pan_pixels - phase) / self.ratio * self.scale + self.offset
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Where a PAN and an MS axis meet: PAN pixels start ... stop - 1; MS edge = PAN edge * scale + offset."""
+
+    start: int
+    stop: int
+    scale: float
+    offset: float
+
+    @cached_property
+    def ratio(self) -> float:
+        """MS pixel size over PAN pixel size."""
+        return 1 / abs(self.scale)
+
+
+def overlap(pan: Axis, ms: Axis) -> Overlap:
+    """The PAN pixels whose centre lies on the MS. Empty (start >= stop) if there are none."""
+    scale = pan.step / ms.step
+    offset = ms.edge(pan.origin)
+    ends = sorted(((0 - offset) / scale, (ms.size - offset) / scale))
+    slack = 1e-6
+    return Overlap(
+        max(0, int(np.ceil(ends[0] - 0.5 - slack))),
+        min(pan.size, int(np.floor(ends[1] - 0.5 + slack)) + 1),
+        scale,
+        offset,
+    )
+
+
+def nest(where: Overlap, ratio: int, phase: float, shift: float, multiple_of: int) -> NestedAxis:
+    """Put a nested MS grid under the overlap, as near to the MS file's own samples as whole PAN pixels allow.
+
+    `shift`: PAN pixels by which PAN shows things further on than the geotransforms say (co-registration).
+    The canvas starts up to ratio - 1 PAN pixels early so that grids a whole number of PAN pixels apart need no
+    interpolation, and its size is a multiple of `multiple_of` and `ratio`.
+    """
+    scale = where.scale * ratio
+
+    def offset(first: int) -> float:
+        return where.scale * (first + phase - shift + 0.5) + where.offset - 0.5
+
+    def miss(first: int) -> float:
+        middle = scale * ((where.stop - first) // (2 * ratio)) + offset(first)
+        return abs(middle - round(middle))
+
+    first = min(range(where.start, where.start - ratio, -1), key=lambda f: round(miss(f), 6))
+    grain = int(np.lcm(ratio, multiple_of))
+    size = -(-(where.stop - first) // grain) * grain
+    return NestedAxis(ratio, first, size, where.start - first, where.stop - first, scale, offset(first), shift)

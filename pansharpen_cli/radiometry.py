@@ -1,0 +1,92 @@
+"""Between digital numbers (DN) and network units, and back to the product's data type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """A scene's radiometry, in DN, over valid pixels: one value a band, the PAN last."""
+
+    mean: Float64
+    std: Float64
+    high: Float64
+    """99.9th percentile."""
+
+
+@dataclass(frozen=True)
+class Radiometry:
+    """How a model wants its input; a part of spec.json.
+
+    "fixed": DN / `scale`, the same for every scene of a sensor (the papers: 2047 for 11 bits).
+    "scene": every band and the PAN shifted and scaled to mean `centre` and standard deviation `spread` over the scene,
+    so that neither gain, offset nor bit depth of a sensor matters.
+    """
+
+    kind: Literal["fixed", "scene"] = "scene"
+    scale: float = 1.0
+    pan_scale: float = 1.0
+    centre: float = 0.0
+    spread: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Network units = (DN - offset) / scale, per band; the PAN has its own pair."""
+
+    offset: Float32
+    scale: Float32
+    pan_offset: np.float32
+    pan_scale: np.float32
+
+    @classmethod
+    def of(cls, radiometry: Radiometry, moments: Moments) -> Scaling:
+        """The scaling that `radiometry` asks for on a scene with these `moments`."""
+        if radiometry.kind == "fixed":
+            bands = len(moments.mean) - 1
+            scale = np.array([radiometry.scale] * bands + [radiometry.pan_scale])
+            offset = np.zeros(bands + 1)
+        else:
+            scale = np.where(moments.std > 0, moments.std, 1) / radiometry.spread
+            offset = moments.mean - radiometry.centre * scale
+        low, unit = offset.astype(np.float32), scale.astype(np.float32)
+        return cls(low[:-1, None, None], unit[:-1, None, None], low[-1], unit[-1])
+
+    @classmethod
+    def none(cls) -> Scaling:
+        """DN as they are."""
+        one = np.ones((1, 1, 1), np.float32)
+        return cls(0 * one, one, np.float32(0), np.float32(1))
+
+    def to_network(self, pan: Float32, ms: Float32) -> tuple[Float32, Float32]:
+        return (pan - self.pan_offset) / self.pan_scale, (ms - self.offset) / self.scale
+
+    def to_dn(self, hrms: Float32) -> Float32:
+        return hrms * self.scale + self.offset
+
+
+def quantise(hrms: Float32, dtype: np.dtype[Any], nodata: float | None) -> npt.NDArray[Any]:
+    """DN in the product's `dtype`: rounded half to even and clipped to its range; floats stay as they are.
+
+    A value that happens to equal `nodata` moves by one, so that no valid pixel is lost.
+    """
+    if not np.issubdtype(dtype, np.integer):
+        result = hrms.astype(dtype)
+        if nodata is not None and not np.isnan(nodata):
+            result[result == dtype.type(nodata)] = np.nextafter(dtype.type(nodata), dtype.type(0 if nodata else 1))
+        return result
+    info = np.iinfo(dtype)
+    # float32 cannot hold the largest 32-bit integers: clip in float64
+    wide = hrms if info.bits <= 16 else hrms.astype(np.float64)
+    result = np.clip(np.rint(wide), info.min, info.max).astype(dtype)
+    if nodata is not None and info.min <= nodata <= info.max:
+        result[result == nodata] = nodata + 1 if nodata < info.max else nodata - 1
+    return result
