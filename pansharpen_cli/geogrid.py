@@ -146,14 +146,14 @@ def overlap(pan: Axis, ms: Axis) -> Overlap:
 def nest(where: Overlap, ratio: int, phase: float, shift: float, multiple_of: int) -> NestedAxis:
     """Put a nested MS grid under the overlap, as near to the MS file's own samples as whole PAN pixels allow.
 
-    `shift`: PAN pixels by which PAN shows things further on than the geotransforms say (co-registration).
+    `shift`: PAN pixels by which the PAN lies further on than the geotransforms say (co-registration).
     The canvas starts up to ratio - 1 PAN pixels early so that grids a whole number of PAN pixels apart need no
     interpolation, and its size is a multiple of `multiple_of` and `ratio`.
     """
     scale = where.scale * ratio
 
     def offset(first: int) -> float:
-        return where.scale * (first + phase - shift + 0.5) + where.offset - 0.5
+        return where.scale * (first + phase + shift + 0.5) + where.offset - 0.5
 
     def miss(first: int) -> float:
         middle = scale * ((where.stop - first) // (2 * ratio)) + offset(first)

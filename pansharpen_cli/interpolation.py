@@ -39,8 +39,8 @@ def _keys(a: float) -> Callable[[Float64], Float64]:
     return cubic
 
 
-def _lanczos3(x: Float64) -> Float64:
-    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+def _lanczos(lobes: int) -> Callable[[Float64], Float64]:
+    return lambda x: np.where(np.abs(x) < lobes, np.sinc(x) * np.sinc(x / lobes), 0.0)
 
 
 KERNELS: dict[str, tuple[Callable[[Float64], Float64], int]] = {
@@ -48,7 +48,8 @@ KERNELS: dict[str, tuple[Callable[[Float64], Float64], int]] = {
     "bilinear": (lambda x: np.clip(1 - np.abs(x), 0, 1), 1),
     "cubic": (_keys(-0.5), 2),  # Keys 1981, as GDAL and MATLAB
     "bicubic": (_keys(-0.75), 2),  # torch's and OpenCV's constant, what PreMix was trained with
-    "lanczos": (_lanczos3, 3),
+    "lanczos": (_lanczos(3), 3),
+    "sinc": (_lanczos(6), 6),  # long enough to move fine detail as far as the rest: see `SceneCanvas.of`
 }
 """Continuous kernels by name, with their radius in MS pixels."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,11 @@ class Moments:
     std: Float64
     high: Float64
     """99.9th percentile."""
+
+    def of_bands(self, order: Sequence[int]) -> Moments:
+        """These bands in this order, and the PAN."""
+        chosen = [*order, -1]
+        return Moments(self.mean[chosen], self.std[chosen], self.high[chosen])
 
 
 @dataclass(frozen=True)

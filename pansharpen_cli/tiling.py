@@ -6,7 +6,6 @@ PAN and MS are nested: MS pixel i covers PAN pixels ratio * i ... ratio * (i + 1
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
 
@@ -118,11 +117,6 @@ def cut(start: int, stop: int, size: int, tile: int, reach: Reach, ratio: int) -
         )
         for core in range(start, stop, tile)
     ]
-
-
-def tiles(rows: list[Span], cols: list[Span]) -> Iterator[Tile]:
-    """All tiles, row by row."""
-    return (Tile(row, col) for row in rows for col in cols)
 
 
 def spread(size: int, crop: int, count: int, grain: int) -> list[Span]:

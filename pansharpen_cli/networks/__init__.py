@@ -1,0 +1,35 @@
+"""The networks, one file each. A new one is a subclass of `Network` and a line in NETWORKS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pansharpen_cli.errors import ModelError
+from pansharpen_cli.networks.adknet import ADKNet
+from pansharpen_cli.networks.dmanet import DMANet
+from pansharpen_cli.networks.fusionnet import DMAFusionNet, FusionNet
+from pansharpen_cli.networks.lagnet import DMALAGNet, LAGNet
+from pansharpen_cli.networks.network import Network
+from pansharpen_cli.networks.premix import PreMixB, PreMixH
+
+NETWORKS: dict[str, type[Network]] = {
+    "adknet": ADKNet,
+    "premix-b": PreMixB,
+    "premix-h": PreMixH,
+    "dmanet": DMANet,
+    "fusionnet": FusionNet,
+    "dma-fusionnet": DMAFusionNet,
+    "lagnet": LAGNet,
+    "dma-lagnet": DMALAGNet,
+}
+
+
+def build(name: str, bands: int, ratio: int, options: Mapping[str, Any]) -> Network:
+    """A new network of `bands` MS bands. Raises ModelError if there is no such network or option."""
+    if name not in NETWORKS:
+        raise ModelError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[name](bands, ratio, **options)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{name} cannot be built for {bands} bands, ratio {ratio}: {error}") from error

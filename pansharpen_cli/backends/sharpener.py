@@ -1,0 +1,69 @@
+"""A method made ready for one scene: digital numbers in, digital numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from pansharpen_cli.backends.backend import Backend
+from pansharpen_cli.canvas import Canvas
+from pansharpen_cli.radiometry import Radiometry, Scaling
+from pansharpen_cli.tiling import Pixels
+
+Float32 = npt.NDArray[np.float32]
+
+MOST_CROPS = 12
+"""Crops along an axis from which a network observes a scene."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sharpener:
+    """A backend that has observed its scene, with the scaling of that scene.
+
+    `order`: the scene's index of each band the method works on; the product has the scene's order.
+    """
+
+    backend: Backend
+    scaling: Scaling
+    order: tuple[int, ...]
+
+    @classmethod
+    def observing(
+        cls, backend: Backend, radiometry: Radiometry | None, canvas: Canvas, order: tuple[int, ...], tile: int
+    ) -> Sharpener:
+        """Freeze what `backend` wants to know of the whole scene; without `radiometry` it works in DN.
+
+        `tile`: size of the tiles in which a method that wants every pixel gets them.
+        """
+        scaling = Scaling.none()
+        if radiometry is not None:
+            scaling = Scaling.of(radiometry, canvas.moments.of_bands(order))
+        sharpener = cls(backend, scaling, order)
+        if backend.crop != 0:
+            backend.observe(sharpener._scaled(pixels) for pixels in _what_it_wants(backend, canvas, tile))
+        return sharpener
+
+    def __call__(self, pixels: Pixels) -> Float32:
+        """The core of a tile, sharpened: (bands, rows, cols) in DN, bands as in the scene."""
+        scaled = self._scaled(pixels)
+        hrms = self.scaling.to_dn(self.backend(scaled.pan, scaled.ms)[(..., *pixels.tile.inner)])
+        product = np.empty_like(hrms)
+        product[list(self.order)] = hrms
+        return product
+
+    def _scaled(self, pixels: Pixels) -> Pixels:
+        pan, ms = self.scaling.to_network(pixels.pan, pixels.ms[list(self.order)])
+        return replace(pixels, pan=pan, ms=ms)
+
+
+def _what_it_wants(backend: Backend, canvas: Canvas, tile: int) -> Iterator[Pixels]:
+    if backend.crop is None:
+        yield from map(canvas.read, canvas.tiles(tile, backend.reach))
+        return
+    # a crop with gaps would teach the network its filling: only where there is no other
+    crops = list(canvas.crops(backend.crop, MOST_CROPS, backend.reach.alignment))
+    whole = [crop for crop in crops if crop.valid.all()]
+    yield from whole or crops

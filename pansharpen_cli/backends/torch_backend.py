@@ -1,0 +1,68 @@
+"""A network in torch, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pansharpen_cli.errors import DeviceError
+from pansharpen_cli.networks.network import Network, SceneStatistics
+from pansharpen_cli.tiling import Pixels, Reach
+
+Float32 = npt.NDArray[np.float32]
+
+
+def device(name: str) -> torch.device:
+    """ "auto", "cpu", "cuda" or "cuda:N" as a device that works. Raises DeviceError rather than taking another one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"--device {name} cannot be used here ({reason}); --device cpu always can") from error
+    return chosen
+
+
+class TorchBackend:
+    """Sharpens tiles with a network; its global values are frozen by `observe`."""
+
+    def __init__(self, network: Network, crop: int, where: torch.device) -> None:
+        if where.type == "cpu":
+            _keep_memory()
+        self._network = network.to(where).eval()
+        self._where = where
+        self._statistics: SceneStatistics = {}
+        self.crop: int | None = crop
+        self.reach = Reach(network.halo, network.alignment, network.multiple_of)
+
+    def observe(self, tiles: Iterable[Pixels]) -> None:
+        crops = [(torch.from_numpy(tile.pan), torch.from_numpy(tile.ms)) for tile in tiles]
+        pan, ms = (torch.stack(images).to(self._where) for images in zip(*crops, strict=True))
+        self._statistics = self._network.observe(pan, ms)
+
+    @torch.inference_mode()
+    def __call__(self, pan: Float32, ms: Float32) -> Float32:
+        images = (torch.from_numpy(image)[None].to(self._where) for image in (pan, ms))
+        hrms: Float32 = self._network(*images, self._statistics)[0].cpu().numpy()
+        return hrms
+
+
+def _keep_memory() -> None:
+    """Let glibc keep the memory of big arrays instead of faulting it in again each time: 2 to 3 times faster."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+        libc.mallopt(m_mmap_threshold, 2**30)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+        libc.mallopt(m_top_pad, 64 << 20)
+    except (OSError, AttributeError):
+        pass  # another C library: slower, not wrong

@@ -1,0 +1,94 @@
+"""What every classical method is: numbers of the whole scene first, then a formula that is local.
+
+A method says which values it wants to know the means and covariances of (`at_pan`, `at_ms`), what it keeps of them
+(`freeze`) and how a tile is sharpened with that (`fuse`). Reading, masks, tiles and precision are settled here, once.
+Every method is a `Backend`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pansharpen_cli.classical.camera import Camera
+from pansharpen_cli.classical.moments import Moments
+from pansharpen_cli.errors import SceneError
+from pansharpen_cli.interpolation import Array, Float64
+from pansharpen_cli.tiling import Pixels, Reach
+
+Real = TypeVar("Real", bound=np.floating)
+
+Statistics = dict[str, Float64]
+"""Frozen numbers of one scene by name: shapes (), or with axes (band, row, col) that broadcast."""
+
+
+class Method(ABC):
+    """A classical method on scenes of one `camera`. Arrays are pan (1, H, W), ms (B, h, w), H = ratio h, in any units
+    that PAN and MS share (digital numbers in the field's tables); nothing is rounded or clipped.
+    """
+
+    title: ClassVar[str]
+    citation: ClassVar[str]
+    crop: int | None = None
+    """See `Backend.crop`: every tile is observed once, unless a method sets 0."""
+
+    def __init__(self, camera: Camera) -> None:
+        self.camera = camera
+        self.statistics: Statistics = {}
+
+    @property
+    def halo(self) -> int:
+        """PAN pixels around a pixel that the method reads, observing or sharpening."""
+        return self.camera.exp_halo
+
+    @property
+    def reach(self) -> Reach:
+        return Reach(halo=self.halo, multiple_of=self.camera.ratio)
+
+    def observe(self, tiles: Iterable[Pixels]) -> None:
+        """Freeze the scene's numbers, in float64, from all valid pixels of the cores."""
+        fine, coarse = Moments(), Moments()
+        for pixels in tiles:
+            pan, ms = pixels.pan.astype(np.float64), pixels.ms.astype(np.float64)
+            inner, ms_inner = pixels.tile.inner, pixels.tile.coarser(self.camera.ratio).inner
+            fine.add([layer[:, *inner] for layer in self.at_pan(pan, ms)], pixels.valid[inner])
+            coarse.add([layer[:, *ms_inner] for layer in self.at_ms(pan, ms)], pixels.ms_valid[ms_inner])
+        if fine.count == 0:
+            raise SceneError("PAN and MS have no pixel in common where both hold data: check their extents and nodata.")
+        self.statistics = self.freeze(fine, coarse)
+
+    def __call__(self, pan: npt.NDArray[Real], ms: npt.NDArray[Real]) -> npt.NDArray[Real]:
+        """Sharpen one tile in the precision of `pan`: (1, rH, rW) and (B, H, W) -> HRMS (B, rH, rW)."""
+        statistics = {name: value.astype(pan.dtype) for name, value in self.statistics.items()}
+        return self.fuse(pan, ms, statistics).astype(pan.dtype, copy=False)
+
+    def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
+        """What to take the moments of, per PAN pixel: layers (k, H, W)."""
+        return [pan]
+
+    def at_ms(self, pan: Array, ms: Array) -> Sequence[Array]:
+        """What to take the moments of, per MS pixel: layers (k, h, w)."""
+        return [ms[:0]]
+
+    def freeze(self, fine: Moments, coarse: Moments) -> Statistics:
+        """The numbers that `fuse` needs, from the moments of `at_pan` and `at_ms`."""
+        return {}
+
+    @abstractmethod
+    def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
+        """HRMS (B, H, W) of one tile. Local: a pixel depends on nothing farther than the halo."""
+
+
+class Exp(Method):
+    """The MS interpolated to the PAN grid: what every method starts from, and the baseline to beat."""
+
+    title = "EXP"
+    citation = "Aiazzi et al. 2002, IEEE TGRS 40(10) (the 23-tap interpolation)"
+    crop = 0
+
+    def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
+        return self.camera.expand(ms)

@@ -1,0 +1,52 @@
+"""Co-registration of a scene: what to measure, and when to act on it. registration.py holds the measurement itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pansharpen_cli.canvas import Canvas
+from pansharpen_cli.errors import UsageError
+from pansharpen_cli.interpolation import area_phase, expand
+from pansharpen_cli.registration import Shift, combine, window_shift
+
+Choice = Literal["off", "report", "auto"] | tuple[float, float]
+
+WINDOW = 256
+"""PAN pixels a side of the windows that are compared, half as many on a small scene: several must agree."""
+MOST_WINDOWS = 5
+"""Windows along an axis."""
+TRUSTED = 0.5
+"""Confidence from which a measured shift is applied."""
+NOTICEABLE = 0.2
+"""PAN pixels below which it is not: the measurement is not better, and interpolating the MS costs sharpness."""
+
+
+def parse(text: str) -> Choice:
+    """`off`, `report`, `auto` or `DX,DY` in PAN pixels, right and down positive."""
+    if text in ("off", "report", "auto"):
+        return text  # type: ignore[return-value]
+    number = r"[-+]?\d+(?:\.\d*)?"
+    if re.fullmatch(rf"{number},{number}", text):
+        dx, dy = map(float, text.split(","))
+        return dx, dy
+    raise UsageError(f"--coregister takes off, report, auto or DX,DY in PAN pixels, not {text!r}")
+
+
+def measure(canvas: Canvas) -> Shift:
+    """The residual shift of a scene on a canvas of the area phase that was not shifted before."""
+    ratio = canvas.ratio
+    kernel = "23tap" if ratio in (2, 4, 8) else "cubic"
+    small = min(canvas.rows.size, canvas.cols.size) < 2 * WINDOW
+    windows = canvas.crops(WINDOW // 2 if small else WINDOW, MOST_WINDOWS)
+    return combine(
+        window_shift(w.pan[0], expand(w.ms, ratio, area_phase(ratio), kernel), w.valid, ratio) for w in windows
+    )
+
+
+def to_apply(choice: Choice, measured: Shift) -> tuple[float, float]:
+    """The shift (dx, dy) to put the scene on a canvas with."""
+    if isinstance(choice, tuple):
+        return choice
+    sure = measured.confidence >= TRUSTED and measured.length >= NOTICEABLE
+    return (measured.dx, measured.dy) if choice == "auto" and sure else (0.0, 0.0)

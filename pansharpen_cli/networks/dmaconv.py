@@ -1,0 +1,275 @@
+"""DMAConv, the dual mask-adaptive convolution (arXiv 2512.08331), and the residual block made of it.
+
+A soft mask weighs the input; its mean over the channels says how active a pixel is. The few most active pixels are
+*focused*: each modulates the kernel by its own gates. All the others are *compact*: they share one kernel, modulated
+by their mean. A bias map from the unmasked input is added to both.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pansharpen_cli.networks.network import Pooling
+
+ALPHA = 2.0
+"""A pixel is focused if its activity is more than this many standard deviations above the mean."""
+SLOPE = 0.01
+"""Of every LeakyReLU here (torch's default)."""
+DROPOUT = 0.3
+PAIRS = 2
+"""Coefficient/navigator pairs of each low-rank kernel."""
+
+VariantName = Literal["official", "paper"]
+
+
+class OutputNavigators(nn.Module):
+    """Low-rank 3x3 kernel, its spatial patterns (navigators) per output channel: a 1x1, then a depth-wise convolution.
+
+    Called, it returns weight (Co, Ci, 9), W[o, i, t] = sum over n of P_n[o, i] N_n[o, t], and the bias (Co) as the
+    authors' code combines the two: sum over n of p_n[o] + m_n[o] * sum over i of P_n[o, i].
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.points = _uniform(channels_in, PAIRS, channels_out, channels_in)
+        self.point_biases = _uniform(channels_in, PAIRS, channels_out)
+        self.navigators = _uniform(9, PAIRS, channels_out, 9)
+        self.navigator_biases = _uniform(9, PAIRS, channels_out)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        biases = self.point_biases + self.navigator_biases * self.points.sum(2)
+        return torch.einsum("noi,not->oit", self.points, self.navigators), biases.sum(0)
+
+
+class InputNavigators(nn.Module):
+    """Low-rank 3x3 kernel as the paper writes it: navigators per input channel, W[o, i, t] = sum P_n[o, i] N_n[i, t].
+
+    Called, it returns weight (Co, Ci, 9) and a free bias (Co).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.points = _uniform(channels_in, PAIRS, channels_out, channels_in)
+        self.navigators = _uniform(9, PAIRS, channels_in, 9)
+        self.bias = _uniform(channels_in, channels_out)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return torch.einsum("noi,nit->oit", self.points, self.navigators), self.bias
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the authors' code and the text of the paper do differently.
+
+    `mask_slope`: LeakyReLU before the mask's sigmoid (1 is none). `counts_windows`: the focused gates see a pixel times
+    the number of 3x3 windows that cover it. `weight_gain`, `bias_gain`: constants on the compact kernel and its bias.
+    `gates_bias`: the focused output gate scales the bias too. `straight_through`: the mask learns from the difference
+    that focusing makes.
+    """
+
+    kernel: type[OutputNavigators] | type[InputNavigators]
+    mask_slope: float
+    counts_windows: bool
+    weight_gain: float
+    bias_gain: float
+    gates_bias: bool
+    straight_through: bool
+
+
+VARIANTS: dict[VariantName, Variant] = {
+    # The gains: the code adds 1 to gates that are sigmoid(0) there, so 1.5 * (1.25 * conv + bias).
+    "official": Variant(OutputNavigators, SLOPE, True, 1.5 * 1.25, 1.5, True, False),
+    "paper": Variant(InputNavigators, 1.0, False, 1.0, 1.0, False, True),
+}
+
+
+class Gates(nn.Module):
+    """Factors in (0, 1) for the three axes of a 3x3 kernel, each from its own linear layer.
+
+    Takes features (M, K); returns (M, Ci), (M, Co) and (M, 9).
+    """
+
+    def __init__(self, features: int, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.channels_in = nn.Linear(features, channels_in)
+        self.channels_out = nn.Linear(features, channels_out)
+        self.taps = nn.Linear(features, 9)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (
+            torch.sigmoid(self.channels_in(features)),
+            torch.sigmoid(self.channels_out(features)),
+            torch.sigmoid(self.taps(features)),
+        )
+
+
+class DMAConv(nn.Module):
+    """Dual mask-adaptive 3x3 convolution: x (N, Ci, H, W) -> (N, Co, H, W), zero padding.
+
+    Its global values are called `name`.threshold, (N, 1), and `name`.mean, (N, Ci).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, name: str, *, variant: VariantName = "official") -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant is one of {', '.join(VARIANTS)}, not {variant!r}")
+        self.name = name
+        self.variant = VARIANTS[variant]
+        hidden = channels_in // 2
+        self.mask = nn.Conv2d(channels_in, channels_in, 3, padding=1)
+        self.focused_gates = nn.Sequential(
+            nn.Linear(channels_in, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            Gates(hidden, channels_in, channels_out),
+        )
+        self.focused_kernel = self.variant.kernel(channels_in, channels_out)
+        self.compact_gates = Gates(channels_in, channels_in, channels_out)
+        self.compact_kernel = self.variant.kernel(channels_in, channels_out)
+        self.bias_map = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Dropout2d(DROPOUT),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Dropout2d(DROPOUT),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
+        soft = torch.sigmoid(F.leaky_relu(self.mask(x), self.variant.mask_slope))
+        # A comparison decides a pixel's kernel: half precision would make it a matter of rounding.
+        activity = soft.mean(1, keepdim=True, dtype=torch.promote_types(soft.dtype, torch.float32))
+        threshold = pooling(f"{self.name}.threshold", _threshold, activity.detach())
+        focused = activity > threshold[:, :, None, None]
+        masked = x * soft
+        mean = pooling(f"{self.name}.mean", _masked_mean, masked, (~focused).to(masked.dtype))
+        padded = F.pad(masked, (1, 1, 1, 1))
+        out = self._compact(padded, mean.to(masked.dtype))
+        self._focus(out, padded, focused, activity)
+        bias_map: Tensor = self.bias_map(x)
+        return out + bias_map
+
+    def _compact(self, padded: Tensor, mean: Tensor) -> Tensor:
+        """All pixels of the padded X' (N, Ci, H + 2, W + 2) by the kernel that `mean` modulates (eq. 10, W0')."""
+        gate_in, gate_out, gate_taps = self.compact_gates(mean)
+        weight, bias = self.compact_kernel()
+        gates = gate_out[:, :, None, None] * gate_in[:, None, :, None] * gate_taps[:, None, None, :]
+        kernels = (self.variant.weight_gain * weight * gates).view(*gates.shape[:3], 3, 3)
+        return _convolve(padded, kernels, self.variant.bias_gain * bias)
+
+    def _focus(self, out: Tensor, padded: Tensor, focused: Tensor, activity: Tensor) -> None:
+        """Overwrite the `focused` pixels of `out` by kernels that each pixel modulates itself (eq. 10, W1')."""
+        image, row, col = focused[:, 0].nonzero(as_tuple=True)
+        tap = torch.arange(3, device=out.device)
+        channels_last = padded.permute(0, 2, 3, 1)
+        patches = channels_last[image[:, None, None], row[:, None, None] + tap[:, None], col[:, None, None] + tap]
+        patches = patches.flatten(1, 2)  # (n, 9, Ci)
+        centre = patches[:, 4]
+        if self.variant.counts_windows:
+            centre = centre * (_windows(row, out.shape[2]) * _windows(col, out.shape[3]))[:, None]
+        gate_in, gate_out, gate_taps = self.focused_gates(centre)
+        weight, bias = self.focused_kernel()
+        modulated = patches * gate_taps[:, :, None] * gate_in[:, None, :]
+        values = modulated.flatten(1) @ weight.permute(2, 1, 0).flatten(0, 1) * gate_out
+        values = values + (bias * gate_out if self.variant.gates_bias else bias)
+
+        pixels = out.permute(0, 2, 3, 1)
+        if self.variant.straight_through:  # O = m O1 + (1 - m) O0 with dm/d(activity) = 1 and the threshold constant
+            step = activity[image, :, row, col]
+            values = values + (step - step.detach()) * (values - pixels[image, row, col]).detach()
+        pixels[image, row, col] = values.to(out.dtype)
+
+
+class DMABlock(nn.Module):
+    """Residual block x + DMAConv(LeakyReLU(DMAConv(x))), (N, width, H, W) -> the same."""
+
+    def __init__(self, width: int, name: str, *, variant: VariantName = "official") -> None:
+        super().__init__()
+        self.conv1 = DMAConv(width, width, f"{name}.conv1", variant=variant)
+        self.conv2 = DMAConv(width, width, f"{name}.conv2", variant=variant)
+
+    def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
+        details: Tensor = self.conv2(F.leaky_relu(self.conv1(x, pooling), SLOPE), pooling)
+        return x + details
+
+
+def rename_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the parameters of every official DMAConv in it named and shaped as ours; others pass unchanged."""
+    renamed: dict[str, Tensor] = {}
+    pairs: dict[str, list[Tensor]] = {}
+    for name, value in state.items():
+        pair = re.fullmatch(r"(.*\b)(point|depth)(_conv)?_\d\.(weight|bias)", name)
+        if pair:  # theirs are separate convolutions, in order; ours are stacked
+            kernel = "compact_kernel" if pair[3] else "focused_kernel"
+            ours = f"{pair[1]}{kernel}.{_PAIR_NAMES[pair[2], pair[4]]}"
+            pairs.setdefault(ours, []).append(value.flatten(1) if value.ndim > 1 else value)
+        else:  # their 1x1 convolutions of single pixels are our linear layers
+            renamed[_rename(name)] = value.flatten(1) if "atw_generator" in name and value.ndim > 1 else value
+    return renamed | {name: torch.stack(values) for name, values in pairs.items()}
+
+
+_PAIR_NAMES = {
+    ("point", "weight"): "points",
+    ("point", "bias"): "point_biases",
+    ("depth", "weight"): "navigators",
+    ("depth", "bias"): "navigator_biases",
+}
+_OFFICIAL_NAMES = {
+    "mask_generator.conv": "mask",
+    "atw_generator.fc1": "focused_gates.0",
+    "atw_generator.fc2": "focused_gates.2",
+    "atw_generator.fc_cin": "focused_gates.4.channels_in",
+    "atw_generator.fc_cout": "focused_gates.4.channels_out",
+    "atw_generator.fc_area": "focused_gates.4.taps",
+    "atw_cin.0": "compact_gates.channels_in",
+    "atw_cout.0": "compact_gates.channels_out",
+    "atw_area.0": "compact_gates.taps",
+    "bias_generator": "bias_map",
+}
+
+
+def _rename(name: str) -> str:
+    for official, ours in _OFFICIAL_NAMES.items():
+        if re.search(rf"\b{re.escape(official)}\.", name):
+            return name.replace(official, ours)
+    return name
+
+
+def _uniform(fan_in: int, *shape: int) -> nn.Parameter:
+    """Initial values as torch gives a convolution's weight and bias."""
+    bound = fan_in**-0.5
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+def _threshold(activity: Tensor) -> Tensor:
+    """Mean + ALPHA standard deviations (unbiased; 0 for a single pixel) of (N, 1, P), as (N, 1)."""
+    correction = min(1, activity.shape[2] - 1)
+    return activity.mean(2) + ALPHA * activity.std(2, correction=correction)
+
+
+def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of x (N, C, P) where mask (N, 1, P) is 1, as (N, C); 0 where it never is."""
+    precise = torch.promote_types(x.dtype, torch.float32)
+    return (x * mask).sum(2, dtype=precise) / (mask.sum(2, dtype=precise) + 1e-6)
+
+
+def _convolve(padded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`padded` (N, Ci, H + 2, W + 2) by weight (1, Co, Ci, 3, 3) for all images or (N, Co, Ci, 3, 3), one for each."""
+    if len(weight) == 1:
+        return F.conv2d(padded, weight[0], bias)
+    images, _, rows, cols = padded.shape
+    out = F.conv2d(padded.flatten(0, 1), weight.flatten(0, 1), bias.repeat(images), groups=images)
+    return out.view(images, -1, rows - 2, cols - 2)
+
+
+def _windows(position: Tensor, size: int) -> Tensor:
+    """How many of the 3-pixel windows centred on an axis of `size` pixels cover each position."""
+    return 3 - (position == 0).int() - (position == size - 1).int()

@@ -1,0 +1,89 @@
+"""Layers that several networks share: the fixed up-sampling of the MS, and convolution with a kernel of its own at
+every pixel. Both are local; images are (N, C, H, W)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pansharpen_cli.errors import ModelError
+from pansharpen_cli.interpolation import Polyphase, area_phase, polyphase
+
+
+class Upsample(nn.Module):
+    """EXP inside a network: MS (N, B, h, w) -> PAN grid (N, B, ratio h, ratio w), with fixed taps, no weights.
+
+    `kernel` is a name of interpolation.KERNELS or "23tap"; MS pixel i sits on PAN pixel ratio * i + phase, by default
+    the centre of its area. The border is replicated. `halo`: PAN pixels around a pixel that hold all it reads.
+    """
+
+    def __init__(self, ratio: int, kernel: str = "bicubic", phase: float | None = None) -> None:
+        super().__init__()
+        filters = polyphase(kernel, ratio, area_phase(ratio) if phase is None else phase)
+        samples = filters.first + np.arange(filters.weights.shape[1])
+        self.halo = _halo(filters)
+        self.pad = int(np.abs(samples).max())
+        self.phases = [
+            [(int(sample) + self.pad, float(weight)) for sample, weight in zip(samples, weights, strict=True) if weight]
+            for weights in filters.weights
+        ]
+
+    def forward(self, ms: Tensor) -> Tensor:
+        return self._expand(self._expand(ms, 3), 2)  # columns first: they are the cheap ones while the rows are few
+
+    def _expand(self, image: Tensor, axis: int) -> Tensor:
+        """Shifted sums rather than a convolution, which a GPU would round to TF32, and differently for each shape."""
+        size = image.shape[axis]
+        pad = (self.pad, self.pad, 0, 0) if axis == 3 else (0, 0, self.pad, self.pad)
+        padded = F.pad(image, pad, mode="replicate")
+        phases = []
+        for (first, first_weight), *others in self.phases:
+            phase = first_weight * padded.narrow(axis, first, size)
+            for start, weight in others:
+                phase.add_(padded.narrow(axis, start, size), alpha=weight)
+            phases.append(phase)
+        return torch.stack(phases, axis + 1).flatten(axis, axis + 1)
+
+
+def _halo(filters: Polyphase) -> int:
+    """PAN pixels from an output pixel to the nearest pixel of the farthest MS pixel with a weight in it."""
+    phase, tap = np.nonzero(filters.weights)
+    ratio, sample = len(filters.weights), filters.first + tap
+    return int(max((phase - ratio * sample - ratio + 1).max(), (ratio * sample - phase).max(), 0))
+
+
+def neighbours(padded: Tensor, size: int) -> Iterator[Tensor]:
+    """The shifted views of images padded by size // 2, row by row: number size * i + j is x[p + (i, j) - size // 2]."""
+    rows, cols = padded.shape[-2] - size + 1, padded.shape[-1] - size + 1
+    return (padded[..., i : i + rows, j : j + cols] for i in range(size) for j in range(size))
+
+
+def filter_adaptively(values: Iterable[Tensor], taps: Iterable[Tensor]) -> Tensor:
+    """Convolution with a kernel of its own at every pixel: the sum over t of values[t] * taps[t].
+
+    `values` are the shifted images, `taps` the weights of tap t at every pixel; each pair broadcasts to the shape of
+    the first one. One tap at a time: no unfolded image, and of values made on the fly only one exists at once.
+    """
+    pairs = zip(values, taps, strict=True)
+    value, tap = next(pairs)
+    total = value * tap
+    for value, tap in pairs:
+        total.addcmul_(value, tap)  # safe for autograd: no sum is needed to go back
+    return total
+
+
+def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Load `weights`, which must have the network's names and shapes; else a ModelError names the first misfit."""
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise ModelError(
+                f"these are not the weights of {origin}: {name} should have the shape {expected.get(name)}, "
+                f"not {found.get(name)}"
+            )
+    network.load_state_dict(weights)

@@ -1,0 +1,78 @@
+"""A small picture of a product: PNG, in natural colours where it has them, transparent where it has no data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
+
+from pansharpen_cli.errors import OutputError
+from pansharpen_cli.writer import partial_beside, publish
+
+STRETCH = (2, 98)
+"""Percentiles of a band's valid pixels that become black and white."""
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def write_quicklook(product: Path, target: Path, size: int = 1024) -> None:
+    """Write `target` (PNG, RGBA, 8 bits), at most `size` pixels on its longer side, read from the overviews.
+
+    Raises OutputError if the product cannot be read or the picture not be written.
+    """
+    partial = partial_beside(target)
+    try:
+        bands, valid = _read(product, size)
+        partial.write_bytes(_png(np.stack([*_display(bands, valid), np.where(valid, 255, 0)]).astype(np.uint8)))
+        publish(partial, target)
+    except (RasterioError, CPLE_BaseError, OSError) as error:
+        raise OutputError(f"{target} cannot be made from {product}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def colour_bands(names: Sequence[str | None]) -> list[int]:
+    """Band numbers, from 1, to show as red, green and blue: by name, else the first three; one band alone is grey."""
+    plain = [(name or "").strip().lower() for name in names]
+    if {"red", "green", "blue"} <= set(plain):
+        return [plain.index(colour) + 1 for colour in ("red", "green", "blue")]
+    return [1, 2, 3] if len(plain) >= 3 else [1, 1, 1]
+
+
+def _read(product: Path, size: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Three bands (3, h, w) and where they are valid (h, w)."""
+    with rasterio.open(product) as dataset:
+        shrink = max(1.0, max(dataset.shape) / size)
+        shape = tuple(max(1, round(side / shrink)) for side in dataset.shape)
+        bands = dataset.read(
+            colour_bands(dataset.descriptions), out_shape=shape, resampling=Resampling.average, masked=True
+        )
+    return bands.data, ~np.ma.getmaskarray(bands).any(axis=0)
+
+
+def _display(bands: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> list[Bytes]:
+    """Each band (h, w) stretched to 0 ... 255."""
+    shown = []
+    for band in bands.astype(np.float64):
+        dark, bright = np.percentile(band[valid], STRETCH) if valid.any() else (0.0, 1.0)
+        scaled = (band - dark) / max(bright - dark, np.finfo(np.float32).tiny)
+        shown.append(np.where(valid, np.rint(255 * np.clip(scaled, 0, 1)), 0).astype(np.uint8))
+    return shown
+
+
+def _png(rgba: Bytes) -> bytes:
+    """(4, h, w) as a PNG file."""
+    with warnings.catch_warnings(), MemoryFile() as memory:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with memory.open(driver="PNG", height=rgba.shape[1], width=rgba.shape[2], count=4, dtype="uint8") as picture:
+            picture.write(rgba)
+        return bytes(memory.read())

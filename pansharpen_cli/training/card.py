@@ -1,0 +1,36 @@
+"""The model card: README.md of a model folder, written from its description so that the two cannot disagree."""
+
+from __future__ import annotations
+
+from pansharpen_cli.modelspec import ModelSpec
+
+
+def card(spec: ModelSpec, parameters: int) -> str:
+    """Markdown: what the model is for, what it was trained on, and its scores beside the classical methods."""
+    how = spec.training
+    lines = [
+        f"# {spec.name}",
+        "",
+        f"{spec.network}, {parameters:,} parameters: {len(spec.bands)} bands ({', '.join(spec.band_names)}), "
+        f"ratio {spec.ratio}.",
+        "",
+        f"- **Licence**: {spec.licence or 'not stated'}",
+        f"- **Data**: {how['data'] or 'not stated'}",
+        f"- **Protocol**: Wald's; sensor MTF `{how['sensor']}`, decimated on pixel areas; every band and the PAN "
+        "standardised by their own mean and deviation over the scene",
+        f"- **Recipe**: `{how['recipe']}`, {how['steps']:,} steps of {how['batch']} patches "
+        f"({how['patches']:,} overlapping patches of {spec.crop} PAN pixels), seed {how['seed']}, "
+        f"{how['minutes']:.0f} minutes",
+        f"- **Training scenes**: {', '.join(how['scenes'])}",
+        f"- **Validation scenes**: {', '.join(how['validation'])} (never trained on; the best of several checkpoints "
+        "was chosen by their ERGAS)",
+        "",
+        "| method | ERGAS | SAM (degrees) |",
+        "|---|---|---|",
+    ]
+    best = min(scores["ergas"] for scores in spec.scores.values())
+    for name, scores in spec.scores.items():
+        mark = "**" if scores["ergas"] == best else ""
+        lines.append(f"| {mark}{name}{mark} | {scores['ergas']:.3f} | {scores['sam']:.3f} |")
+    lines += ["", "Means over the validation scenes, whole, at reduced resolution. Lower is better.", ""]
+    return "\n".join(lines)

@@ -1,0 +1,114 @@
+"""Model folders: spec.json, weights.safetensors and a model card, found by name or path."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pansharpen_cli.errors import ModelError
+from pansharpen_cli.modelspec import ModelSpec
+
+if TYPE_CHECKING:
+    from pansharpen_cli.networks.network import Network
+
+SPEC = "spec.json"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder that was found and whose description was read."""
+
+    folder: Path
+    spec: ModelSpec
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def load(self) -> Network:
+        """The network with its weights, for inference. Raises ModelError if the weights are not the described ones."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from pansharpen_cli.networks import build
+
+        path = self.folder / WEIGHTS
+        if not path.is_file():
+            raise ModelError(f"{self.folder} has no {WEIGHTS}; import or train the model again")
+        if digest(path) != self.spec.weights_sha256:
+            raise ModelError(f"{path} is not the file that {SPEC} describes (its SHA-256 differs); restore the model")
+        network = build(self.spec.network, len(self.spec.bands), self.spec.ratio, self.spec.options)
+        try:
+            network.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError) as error:
+            raise ModelError(f"{path} does not hold the weights of {self.spec.network}: {error}") from error
+        return network.eval()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folders() -> list[Path]:
+    """Where models are looked for, first wins: $PANSHARPEN_MODELS, then the models that came with the program."""
+    package = Path(__file__).parent
+    shipped = package / "models"
+    checkout = package.parent / "models"
+    own = [Path(part) for part in os.environ.get("PANSHARPEN_MODELS", "").split(os.pathsep) if part]
+    return [*own, shipped if shipped.is_dir() else checkout]
+
+
+def models() -> list[Model]:
+    """All models that are found, by name."""
+    found: dict[str, Model] = {}
+    for folder in folders():
+        for spec in sorted(folder.glob(f"*/{SPEC}")):
+            model = read(spec.parent)
+            found.setdefault(model.name, model)
+    return sorted(found.values(), key=lambda model: model.name)
+
+
+def read(folder: Path) -> Model:
+    """The model in a folder."""
+    path = folder / SPEC
+    try:
+        return Model(folder, ModelSpec.from_json(path.read_text(encoding="utf-8"), str(path)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{folder} is not a model folder: it needs a readable {SPEC}") from error
+
+
+def find(name: str) -> Model:
+    """A model by its name in the zoo or by its folder."""
+    if os.sep in name or Path(name).is_dir():
+        return read(Path(name))
+    known = models()
+    for model in known:
+        if model.name == name:
+            return model
+    raise ModelError(f"no model is called {name!r}; there are {', '.join(model.name for model in known) or 'none'}")
+
+
+def save(folder: Path, spec: ModelSpec, network: Network, card: str) -> Model:
+    """Write a model folder; spec.json comes last, so that a folder with one is complete.
+
+    What the network declares (halo, alignment, digest of its weights) goes into the spec that is written.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / WEIGHTS
+    spec = replace(spec, halo=network.halo, multiple_of=network.multiple_of, alignment=network.alignment)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights, path, metadata={"pansharpen": replace(spec, weights_sha256="").to_json()})
+    spec = replace(spec, weights_sha256=digest(path))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    partial = folder / f"{SPEC}.partial"
+    partial.write_text(spec.to_json(), encoding="utf-8")
+    os.replace(partial, folder / SPEC)
+    return Model(folder, spec)
