@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from pansharpen_cli.errors import OutputError
@@ -56,7 +55,7 @@ def _read(product: Path, size: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bo
         bands = dataset.read(
             colour_bands(dataset.descriptions), out_shape=shape, resampling=Resampling.average, masked=True
         )
-    return bands.data, ~np.ma.getmaskarray(bands).any(axis=0)
+    return bands.data, np.asarray(~np.ma.getmaskarray(bands).any(axis=0))
 
 
 def _display(bands: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> list[Bytes]:
@@ -64,15 +63,14 @@ def _display(bands: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> list[Byte
     shown = []
     for band in bands.astype(np.float64):
         dark, bright = np.percentile(band[valid], STRETCH) if valid.any() else (0.0, 1.0)
-        scaled = (band - dark) / max(bright - dark, np.finfo(np.float32).tiny)
+        scaled = (band - dark) / (bright - dark or 1)
         shown.append(np.where(valid, np.rint(255 * np.clip(scaled, 0, 1)), 0).astype(np.uint8))
     return shown
 
 
 def _png(rgba: Bytes) -> bytes:
     """(4, h, w) as a PNG file."""
-    with warnings.catch_warnings(), MemoryFile() as memory:
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with MemoryFile() as memory:
         with memory.open(driver="PNG", height=rgba.shape[1], width=rgba.shape[2], count=4, dtype="uint8") as picture:
             picture.write(rgba)
         return bytes(memory.read())

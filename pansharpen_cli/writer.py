@@ -242,6 +242,16 @@ class ProductWriter:
         _rehearse(path, self._layout)
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """What `write` wants."""
+        return self._layout.dtype
+
+    @property
+    def nodata(self) -> float | None:
+        """What invalid pixels hold; None if there is no such value."""
+        return self._layout.nodata
+
+    @property
     def statistics(self) -> tuple[BandStatistics, ...]:
         """Of what was written so far, per band."""
         return tuple(self._statistics)

@@ -8,6 +8,7 @@ by their mean. A bias map from the unmasked input is added to both.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -201,7 +202,7 @@ class DMABlock(nn.Module):
         return x + details
 
 
-def rename_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def rename_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`state` with the parameters of every official DMAConv in it named and shaped as ours; others pass unchanged."""
     renamed: dict[str, Tensor] = {}
     pairs: dict[str, list[Tensor]] = {}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pansharpen_cli.errors import ModelError
 from pansharpen_cli.interpolation import toolbox_phase
 from pansharpen_cli.networks.dmaconv import SLOPE, DMABlock, VariantName, rename_official
 from pansharpen_cli.networks.fusionnet import DetailNetwork
+from pansharpen_cli.networks.layers import load_exactly
 from pansharpen_cli.networks.network import Pooling
 
 
@@ -89,14 +92,19 @@ class DMANet(DetailNetwork):
         return details
 
     @classmethod
-    def from_official(cls, state: dict[str, Tensor]) -> Self:
-        """The network with the weights of the authors' `MANet`, for MS up-sampled as in its training data."""
-        state = {_rename(name): value for name, value in rename_official(state).items()}
-        full, half, quarter = (len(state[f"block{i}.conv1.mask.bias"]) for i in (1, 2, 3))
-        network = cls(
-            len(state["tail.bias"]), widths=(full, half, quarter), interpolation="23tap", phase=toolbox_phase(4)
-        )
-        network.load_state_dict(state)
+    def from_official(cls, state: Mapping[str, Tensor]) -> Self:
+        """The network with the weights of the authors' `MANet`, for MS up-sampled as in its training data.
+
+        Raises ModelError if they are anything else.
+        """
+        try:
+            weights = {_rename(name): value for name, value in rename_official(state).items()}
+            full, half, quarter = (len(weights[f"block{i}.conv1.mask.bias"]) for i in (1, 2, 3))
+            bands = len(weights["tail.bias"])
+        except KeyError as error:
+            raise ModelError(f"these are not the weights of the official DMANet: {error} is missing") from error
+        network = cls(bands, widths=(full, half, quarter), interpolation="23tap", phase=toolbox_phase(4))
+        load_exactly(network, weights, "the official DMANet")
         return network
 
 

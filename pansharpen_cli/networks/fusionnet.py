@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pansharpen_cli.errors import ModelError
 from pansharpen_cli.interpolation import toolbox_phase
 from pansharpen_cli.networks.dmaconv import DMABlock, VariantName
-from pansharpen_cli.networks.layers import Upsample
+from pansharpen_cli.networks.layers import Upsample, load_exactly
 from pansharpen_cli.networks.network import Network, Pooling
 
 WIDTH = 32
@@ -80,11 +82,16 @@ class FusionNet(DetailNetwork):
         return details
 
     @classmethod
-    def from_official(cls, state: dict[str, Tensor]) -> Self:
-        """The network with the weights of a DLPan-Toolbox checkpoint, for MS up-sampled as in its training data."""
-        state = {_rename(name): value for name, value in state.items() if not name.startswith("backbone.")}
-        network = cls(len(state["tail.weight"]), interpolation="23tap", phase=toolbox_phase(4))
-        network.load_state_dict(state)
+    def from_official(cls, state: Mapping[str, Tensor]) -> Self:
+        """The network with the weights of a DLPan-Toolbox checkpoint, for MS up-sampled as in its training data.
+
+        Raises ModelError if they are anything else.
+        """
+        weights = {_rename(name): value for name, value in state.items() if not name.startswith("backbone.")}
+        if "tail.weight" not in weights:
+            raise ModelError("these are not the weights of the official FusionNet: its last layer is missing")
+        network = cls(len(weights["tail.weight"]), interpolation="23tap", phase=toolbox_phase(4))
+        load_exactly(network, weights, "the official FusionNet")
         return network
 
 

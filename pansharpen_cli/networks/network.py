@@ -7,8 +7,10 @@ papers' behaviour), from many crops together (`observe`), or from values frozen 
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +62,7 @@ class Frozen(Pooling):
 class Network(nn.Module):
     """A pansharpening network for `bands` MS bands and one `ratio`, with what a caller must know of it.
 
+    `options`: whatever else its constructor was given; bands, ratio and options build the same network again.
     `halo`: PAN pixels around a pixel that can change it, up-sampling of the MS included.
     `multiple_of`: image sizes, in PAN pixels, are multiples of this.
     `alignment`: a tile's first row and column are multiples of this, counted in PAN pixels from the scene's origin.
@@ -68,9 +71,16 @@ class Network(nn.Module):
 
     bands: int
     ratio: int
+    options: dict[str, Any]
     halo: int
     multiple_of: int
     alignment: int
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        network = super().__new__(cls)
+        given = inspect.signature(cls.__init__).bind(network, *arguments, **options).arguments
+        network.__dict__["options"] = {k: v for k, v in given.items() if k not in ("self", "bands", "ratio")}
+        return network
 
     def forward(self, pan: Tensor, ms: Tensor, statistics: SceneStatistics | None = None) -> Tensor:
         """Sharpen `ms` (N, bands, h, w) with `pan` (N, guide bands, ratio h, ratio w), both in network units.

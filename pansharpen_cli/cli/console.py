@@ -1,0 +1,45 @@
+"""What a person sees while a command works: messages and progress, both on stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+
+def set_up(quiet: bool, verbose: int) -> None:
+    """Messages of the library to stderr: warnings always, what it does unless `quiet`, details with -v."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Format())
+    logger = logging.getLogger("pansharpen_cli")
+    logger.handlers = [handler]
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+class _Format(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        return mark + record.getMessage()
+
+
+@contextmanager
+def progress(quiet: bool, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told (done, total); none where stderr is no terminal."""
+    with tqdm(unit=unit, file=sys.stderr, disable=quiet or not sys.stderr.isatty(), leave=False) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell
+
+
+def threads(wanted: int) -> int:
+    """How many threads to use, and let the array libraries use: 0 is all that this process may have."""
+    count = wanted or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(count))
+    return count

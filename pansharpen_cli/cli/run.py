@@ -1,0 +1,151 @@
+"""`pansharpen run`: sharpen one scene."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pansharpen_cli.cli import console, options
+from pansharpen_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pansharpen_cli.pipeline import Product
+    from pansharpen_cli.scene import Nodata
+
+
+class Format(StrEnum):
+    """Formats of a product."""
+
+    gtiff = "gtiff"
+    cog = "cog"
+
+
+class Resampling(StrEnum):
+    """Kernels for the one interpolation of the MS."""
+
+    nearest = "nearest"
+    bilinear = "bilinear"
+    cubic = "cubic"
+    lanczos = "lanczos"
+    sinc = "sinc"
+
+
+def run(
+    pan: Annotated[str, typer.Argument(help="The sharp grey image, one band.", show_default=False)],
+    ms: Annotated[list[str], typer.Argument(help="The coloured image: one file, or one a band.", show_default=False)],
+    output: options.Output,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="auto, a model's name or folder, or exp, brovey, gsa, mtf-glp-fs.")
+    ] = "auto",
+    coregister: Annotated[str, typer.Option(help="PAN-MS shift: off, report, auto, or DX,DY in PAN pixels.")] = "auto",
+    device: options.Device = "auto",
+    bidx: Annotated[str | None, typer.Option("--bidx", "-b", help="MS bands to use, from 1, like 1,3-5.")] = None,
+    band_names: Annotated[str | None, typer.Option(help="Names of these bands, like blue,green,red,nir.")] = None,
+    nodata: Annotated[
+        str, typer.Option(help="Value without data: a number, nan, none, or file (what the files say).")
+    ] = "file",
+    sensor: Annotated[
+        str, typer.Option(help="MTF of the classical methods: QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic.")
+    ] = "generic",
+    resampling: Annotated[
+        Resampling, typer.Option("--resampling", "-r", help="Kernel for an MS off the PAN's grid.")
+    ] = Resampling.sinc,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", "-t", help="Data type of the product; default: the MS's.")
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Format of the product.")] = Format.gtiff,
+    co: Annotated[
+        list[str] | None, typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable.")
+    ] = None,
+    quicklook: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.")] = None,
+    overwrite: options.Overwrite = False,
+    tile: Annotated[int | None, typer.Option("--tile-size", min=64, help="PAN pixels a side of a tile.")] = None,
+    threads: options.Threads = 0,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Fuse a PAN and an MS into a sharp, georeferenced colour image.
+
+    pansharpen run pan.tif ms.tif -o out.tif
+
+    pansharpen run B8.TIF B2.TIF B3.TIF B4.TIF -o out.tif --band-names blue,green,red
+    """
+    console.set_up(quiet, verbose)
+    count = console.threads(threads)
+    from pansharpen_cli import coregistration, mtf, pipeline
+
+    if sensor not in mtf.SENSORS:
+        raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
+    job = pipeline.Job(
+        pan=pan,
+        ms=ms,
+        output=output,
+        model=model,
+        coregister=coregistration.parse(coregister),
+        device=device,
+        bands=options.numbers(bidx, "--bidx"),
+        band_names=options.names(band_names),
+        nodata=_nodata(nodata),
+        sensor=sensor,
+        resampling=resampling.value,
+        dtype=_dtype(dtype),
+        format=format.value,
+        creation_options=options.key_values(co or [], "--co"),
+        overwrite=overwrite,
+        tile=tile,
+        threads=count,
+    )
+    with console.progress(quiet, "tile") as on_tile:
+        product = pipeline.sharpen(job, on_tile)
+    if quicklook:
+        from pansharpen_cli.quicklook import write_quicklook
+
+        write_quicklook(product.path, quicklook)
+    if json_:
+        typer.echo(json.dumps(_as_json(product, quicklook)))
+    elif not quiet:
+        print(_summary(product, quicklook), file=sys.stderr)
+
+
+def _nodata(text: str) -> Nodata:
+    if text == "file":
+        return "file"
+    if text == "none":
+        return "none"
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--nodata takes a number, nan, none or file, not {text!r}") from None
+
+
+def _dtype(name: str | None) -> str | None:
+    known = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+    if name is not None and name not in known:
+        raise UsageError(f"--dtype knows {', '.join(known)}, not {name!r}")
+    return name
+
+
+def _summary(product: Product, quicklook: Path | None) -> str:
+    lines = [
+        f"{product.path}: {product.width} x {product.height}, {len(product.bands)} bands "
+        f"({', '.join(product.bands)}), {product.dtype}",
+        f"by {product.method} on {product.device} in {product.seconds:.1f} s "
+        f"({product.megapixels_per_second:.2f} MPix/s)",
+    ]
+    return "\n".join(lines + ([f"to look at: {quicklook}"] if quicklook else []))
+
+
+def _as_json(product: Product, quicklook: Path | None) -> dict[str, object]:
+    return {
+        **asdict(product),
+        "path": str(product.path),
+        "megapixels_per_second": product.megapixels_per_second,
+        "quicklook": str(quicklook) if quicklook else None,
+    }

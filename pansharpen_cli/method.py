@@ -1,0 +1,112 @@
+"""Which method sharpens a scene: a model of the zoo or a classical one, and why."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from pansharpen_cli import zoo
+from pansharpen_cli.backends.backend import Backend
+from pansharpen_cli.classical import METHODS
+from pansharpen_cli.classical.camera import Camera
+from pansharpen_cli.errors import ModelError
+from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.modelspec import WAVELENGTHS
+from pansharpen_cli.mtf import Sensor
+from pansharpen_cli.radiometry import Radiometry
+from pansharpen_cli.scene import RATIO_TOLERANCE, Scene, canonical_band
+
+log = logging.getLogger(__name__)
+
+FALLBACK = "mtf-glp-fs"
+"""The classical method that `auto` takes where no model fits: the best of them on the validation scenes."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method chosen for a scene; `model` is None for a classical one.
+
+    `order`: the scene's index of each band the method works on.
+    """
+
+    name: str
+    reason: str
+    ratio: int
+    phase: float
+    order: tuple[int, ...]
+    model: zoo.Model | None = None
+
+    @property
+    def radiometry(self) -> Radiometry | None:
+        """The units it works in; None is DN."""
+        return self.model.spec.radiometry if self.model else None
+
+    def backend(self, bands: list[str], sensor: Sensor, device: str) -> tuple[Backend, str]:
+        """The backend for a scene with these canonical `bands`, and the device it runs on."""
+        if self.model is None:
+            return METHODS[self.name](Camera.of_scene(self.ratio, bands, sensor)), "cpu"
+        from pansharpen_cli.backends import torch_backend
+
+        where = torch_backend.device(device)
+        return torch_backend.TorchBackend(self.model.load(), self.model.spec.crop, where), str(where)
+
+
+def choose(name: str, scene: Scene) -> Method:
+    """The method called `name`, or for "auto" the best that fits the scene.
+
+    Raises ModelError if there is none of that name, or if it does not fit: with the reason and what would fit.
+    """
+    if name in METHODS:
+        return _classical(name, "as asked", scene)
+    fitting = [model for model in zoo.models() if _misfit(model, scene) is None]
+    if name == "auto":
+        best = min((model for model in fitting if _order(model, scene)), key=_score, default=None)
+        if best is None:
+            bands = ", ".join(scene.band_names)
+            return _classical(FALLBACK, f"no model fits {bands} at ratio {scene.exact_ratio:.3g}", scene)
+        return _model(best, "the best score of the models that fit", scene)
+    model = zoo.find(name)
+    misfit = _misfit(model, scene)
+    if misfit is not None:
+        others = ", ".join([other.name for other in fitting] + list(METHODS))
+        raise ModelError(f"{model.name} does not fit this scene: {misfit}; these would: {others}")
+    return _model(model, "as asked", scene)
+
+
+def _classical(name: str, reason: str, scene: Scene) -> Method:
+    return Method(name, reason, scene.ratio, area_phase(scene.ratio), tuple(range(len(scene.band_names))))
+
+
+def _model(model: zoo.Model, reason: str, scene: Scene) -> Method:
+    order = _order(model, scene)
+    if order is None:
+        order = list(range(len(scene.band_names)))
+        log.warning(
+            "the bands %s are taken as %s, in this order; --band-names says otherwise",
+            ", ".join(scene.band_names),
+            ", ".join(model.spec.band_names),
+        )
+    return Method(model.name, reason, model.spec.ratio, model.spec.phase, tuple(order), model)
+
+
+def _misfit(model: zoo.Model, scene: Scene) -> str | None:
+    guide = model.spec.options.get("guide_bands", 1)
+    if guide != 1:
+        return f"it wants a guide of {guide} bands, and a PAN has one"
+    return model.spec.misfit(len(scene.band_names), scene.exact_ratio, RATIO_TOLERANCE)
+
+
+def _order(model: zoo.Model, scene: Scene) -> list[int] | None:
+    """Where the model's bands stand in the scene; a scene that names no band is taken to have the model's order."""
+    names = [canonical_band(name) for name in scene.band_names]
+    if not any(name in WAVELENGTHS for name in names):
+        return list(range(len(names)))
+    return model.spec.order_of(names)
+
+
+def _score(model: zoo.Model) -> float:
+    """Its ERGAS relative to EXP's on the same scenes: comparable between models."""
+    scores = model.spec.scores
+    if model.name not in scores or "exp" not in scores:
+        return float("inf")
+    return scores[model.name]["ergas"] / scores["exp"]["ergas"]

@@ -1,0 +1,110 @@
+"""The authors' checkpoints: read without executing them, converted once into a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pansharpen_cli.errors import ModelError
+from pansharpen_cli.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
+from pansharpen_cli.networks.adknet import ADKNet
+from pansharpen_cli.networks.dmanet import DMANet
+from pansharpen_cli.networks.fusionnet import FusionNet
+from pansharpen_cli.networks.network import Network
+from pansharpen_cli.networks.premix import PreMixB, PreMixH
+from pansharpen_cli.radiometry import Radiometry
+from pansharpen_cli.zoo import Model, save
+
+
+@dataclass(frozen=True)
+class Official:
+    """How the authors of a network trained it, as far as a checkpoint does not say: the phase of their MS pixels, and
+    PAN pixels a side of their patches (0: the network reads nothing from the whole image)."""
+
+    read: Callable[[Mapping[str, Tensor]], Network]
+    phase: Callable[[int], float]
+    crop: int
+
+
+OFFICIAL: dict[str, Official] = {
+    "adknet": Official(ADKNet.from_official, toolbox_phase, 64),
+    "premix-b": Official(PreMixB.from_official, area_phase, 0),
+    "premix-h": Official(PreMixH.from_official, area_phase, 0),
+    "dmanet": Official(DMANet.from_official, toolbox_phase, 64),
+    "fusionnet": Official(FusionNet.from_official, toolbox_phase, 0),
+}
+
+USUAL_BANDS: dict[int, Sequence[str]] = {
+    3: ("red", "green", "blue"),
+    4: ("blue", "green", "red", "nir"),
+    8: ("coastal", "blue", "green", "yellow", "red", "rededge", "nir", "nir2"),
+}
+"""Band orders of the data sets that the papers used, by band count."""
+
+
+def convert(
+    weights: Path, network: str, output: Path, *, scale: float, band_names: Sequence[str] | None, licence: str
+) -> Model:
+    """Write a model folder from a .pth, .ckpt or .safetensors file of `network`.
+
+    `scale` is the DN that the authors mapped to 1. Raises ModelError in one sentence for anything that is not theirs.
+    """
+    if network not in OFFICIAL:
+        raise ModelError(f"no official checkpoint of {network!r} is known; there are {', '.join(OFFICIAL)}")
+    official = OFFICIAL[network]
+    try:
+        made = official.read(_state(weights))
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{weights} does not hold the official weights of {network}") from error
+    names = band_names or USUAL_BANDS.get(made.bands) or [f"band {i + 1}" for i in range(made.bands)]
+    if len(names) != made.bands:
+        raise ModelError(f"{weights} has {made.bands} bands; {len(names)} names were given")
+    spec = ModelSpec(
+        name=output.name,
+        network=network,
+        options=made.options,
+        bands=tuple(Band(name, WAVELENGTHS.get(name, 0.0)) for name in names),
+        ratio=made.ratio,
+        phase=official.phase(made.ratio),
+        radiometry=Radiometry("fixed", scale, scale),
+        crop=official.crop,
+        licence=licence,
+        training={"data": f"imported from {weights.name}"},
+    )
+    return save(output, spec, made, _card(spec))
+
+
+def _state(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a checkpoint, loaded as data: nothing in the file is executed."""
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, SafetensorError, EOFError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} is not a checkpoint of plain tensors, and nothing else is loaded") from error
+    for key in ("state_dict", "model", "params"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(f"{path} holds no state dict of tensors")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _card(spec: ModelSpec) -> str:
+    return (
+        f"# {spec.name}\n\n{spec.network} with weights {spec.training['data']}: {len(spec.bands)} bands "
+        f"({', '.join(spec.band_names)}), ratio {spec.ratio}, DN / {spec.radiometry.scale:g}.\n\n"
+        f"- **Licence**: {spec.licence or 'the authors have stated none; ask them before you pass it on'}\n"
+    )

@@ -1,0 +1,223 @@
+"""Sharpen one scene, from its files to its product. Read `sharpen` from top to bottom: that is the whole program."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pansharpen_cli import __version__
+from pansharpen_cli.backends.backend import Backend
+from pansharpen_cli.backends.sharpener import Sharpener
+from pansharpen_cli.canvas import Canvas, SceneCanvas
+from pansharpen_cli.concurrency import Behind, ahead
+from pansharpen_cli.coregistration import Choice, measure, to_apply
+from pansharpen_cli.method import Method, choose
+from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.radiometry import quantise
+from pansharpen_cli.registration import Shift
+from pansharpen_cli.scene import Nodata, Scene, canonical_band
+from pansharpen_cli.tiling import Pixels
+from pansharpen_cli.writer import ProductWriter
+
+log = logging.getLogger(__name__)
+
+SMALL_TILE, LARGE_TILE = 512, 1024
+"""PAN pixels a side of a tile: small ones keep a network in the cache, large ones waste less on a wide halo."""
+WIDE_HALO = 40
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to sharpen, into what, and how. Only the paths are needed."""
+
+    pan: str | Path
+    ms: Sequence[str | Path]
+    output: Path
+    model: str = "auto"
+    coregister: Choice = "auto"
+    device: str = "auto"
+    bands: Sequence[int] | None = None
+    band_names: Sequence[str] | None = None
+    nodata: Nodata = "file"
+    sensor: str = "generic"
+    resampling: str = "sinc"
+    dtype: str | None = None
+    format: Literal["gtiff", "cog"] = "gtiff"
+    creation_options: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+    tile: int | None = None
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Product:
+    """What was made: the file, by which method and why, on which device, with which shift, how fast."""
+
+    path: Path
+    height: int
+    width: int
+    bands: list[str]
+    dtype: str
+    method: str
+    reason: str
+    device: str
+    shift: Shift | None
+    applied: tuple[float, float]
+    seconds: float
+
+    @property
+    def megapixels_per_second(self) -> float:
+        """PAN pixels."""
+        return self.height * self.width / 1e6 / self.seconds
+
+
+def sharpen(job: Job, on_tile: Callable[[int, int], None] = lambda done, total: None) -> Product:
+    """Sharpen a scene and return its product, which exists under its name only when it is complete and valid.
+
+    `on_tile` is told how many tiles are done, of how many. Raises PansharpenError in one sentence.
+    """
+    began = time.perf_counter()
+    with (
+        Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene,
+        ThreadPoolExecutor(1, "digest") as beside,
+    ):
+        digests = beside.submit(_digests, [job.pan, *job.ms])
+        method = choose(job.model, scene)
+        log.info("%s: %s", method.name, method.reason)
+        backend, device = method.backend([canonical_band(b) for b in scene.band_names], SENSORS[job.sensor], job.device)
+        shift = None if job.coregister == "off" else measure(SceneCanvas.of(scene, resampling=job.resampling))
+        applied = to_apply(job.coregister, shift or Shift(0, 0, 0, 0, 0))
+        _tell(shift, applied)
+        canvas = SceneCanvas.of(
+            scene, ratio=method.ratio, phase=method.phase, shift=applied, resampling=job.resampling, reach=backend.reach
+        )
+        tile = job.tile or _tile_size(backend, method)
+        with _writer(job, scene, canvas) as writer:
+            sharpener = Sharpener.observing(backend, method.radiometry, canvas, method.order, tile)
+            _warn_of_range(method, canvas)
+            _sharpen_tiles(sharpener, canvas, writer, tile, on_tile)
+            writer.finish(_tags(job, method, device, shift, applied, canvas, digests.result()))
+    return Product(
+        job.output, canvas.grid.height, canvas.grid.width, scene.band_names, _dtype(job, scene).name,
+        method.name, method.reason, device, shift, applied, time.perf_counter() - began,
+    )  # fmt: skip
+
+
+def _sharpen_tiles(
+    sharpener: Sharpener, canvas: Canvas, writer: ProductWriter, size: int, on_tile: Callable[[int, int], None]
+) -> None:
+    """Read, sharpen and write tile by tile, the three overlapping."""
+    tiles = canvas.tiles(size, sharpener.backend.reach)
+
+    def write(pixels: Pixels, hrms: np.ndarray[tuple[int, int, int], np.dtype[np.float32]]) -> None:
+        rows, cols = (
+            slice(core.start - axis.start, core.stop - axis.start)
+            for core, axis in zip(pixels.tile.core, (canvas.rows, canvas.cols), strict=True)
+        )
+        writer.write(rows, cols, quantise(hrms, writer.dtype, writer.nodata), pixels.valid[pixels.tile.inner])
+
+    with Behind() as behind:
+        for done, pixels in enumerate(ahead(map(canvas.read, tiles)), start=1):
+            behind(write, pixels, sharpener(pixels))
+            on_tile(done, len(tiles))
+
+
+def _writer(job: Job, scene: Scene, canvas: SceneCanvas) -> ProductWriter:
+    dtype = _dtype(job, scene)
+    nodata = job.nodata if isinstance(job.nodata, float | int) else scene.nodata
+    masked = nodata is None and scene.may_have_gaps
+    if masked and np.issubdtype(dtype, np.floating):
+        nodata, masked = float("nan"), False
+    return ProductWriter(
+        job.output, canvas.grid, scene.band_names, dtype.name, nodata, mask=masked, format=job.format,
+        creation_options=job.creation_options, overwrite=job.overwrite, threads=job.threads or os.cpu_count() or 1,
+    )  # fmt: skip
+
+
+def _dtype(job: Job, scene: Scene) -> np.dtype[np.generic]:
+    return np.dtype(job.dtype) if job.dtype else scene.dtype
+
+
+def _tile_size(backend: Backend, method: Method) -> int:
+    return LARGE_TILE if method.model is None or backend.reach.halo > WIDE_HALO else SMALL_TILE
+
+
+def _tell(shift: Shift | None, applied: tuple[float, float]) -> None:
+    if shift is None:
+        return
+    log.info(
+        "PAN lies (%.2f, %.2f) PAN pixels off, right and down (confidence %.2f, spread %.2f, %d windows): %s",
+        shift.dx, shift.dy, shift.confidence, shift.spread, shift.windows,
+        f"corrected by ({applied[0]:.2f}, {applied[1]:.2f})" if any(applied) else "left as it is",
+    )  # fmt: skip
+
+
+def _warn_of_range(method: Method, canvas: Canvas) -> None:
+    """A model with a fixed scale must see values of the size it was trained with."""
+    radiometry = method.radiometry
+    if radiometry is None or radiometry.kind != "fixed":
+        return
+    high = float(canvas.moments.high.max())
+    if not 0.1 * radiometry.scale <= high <= 1.2 * radiometry.scale:
+        log.warning("%s expects values up to %g, the scene's reach %g", method.name, radiometry.scale, high)
+
+
+def _digests(paths: Sequence[str | Path]) -> list[str]:
+    """SHA-256 of local files; "" for what is no local file."""
+    result = []
+    for path in paths:
+        if not Path(path).is_file():
+            result.append("")
+            continue
+        with open(path, "rb") as file:
+            result.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return result
+
+
+def _tags(
+    job: Job, method: Method, device: str, shift: Shift | None, applied: tuple[float, float],
+    canvas: SceneCanvas, digests: list[str],
+) -> dict[str, str]:  # fmt: skip
+    """What made the product: enough to make it again, and for `qnr` and `report` to find its inputs."""
+    tags = {
+        "VERSION": __version__,
+        "MODEL": method.name,
+        "MODEL_SHA256": method.model.spec.weights_sha256 if method.model else "",
+        "BACKEND": "torch" if method.model else "classical",
+        "DEVICE": device,
+        "PRECISION": "float32",
+        "PAN": _redacted(job.pan),
+        "PAN_SHA256": digests[0],
+        "MS": json.dumps([_redacted(path) for path in job.ms]),
+        "MS_SHA256": json.dumps(digests[1:]),
+        "RATIO": str(method.ratio),
+        "PHASE": str(method.phase),
+        "SENSOR": job.sensor,
+        "COREGISTER": job.coregister if isinstance(job.coregister, str) else "given",
+        "SHIFT_APPLIED": f"{applied[0]:.4f},{applied[1]:.4f}",
+        "MS_INTERPOLATED": job.resampling if canvas.interpolated else "no",
+    }
+    if shift is not None:
+        tags |= {
+            "SHIFT": f"{shift.dx:.4f},{shift.dy:.4f}",
+            "SHIFT_CONFIDENCE": f"{shift.confidence:.3f}",
+            "SHIFT_SPREAD": f"{shift.spread:.3f}",
+            "SHIFT_WINDOWS": str(shift.windows),
+        }
+    return tags
+
+
+def _redacted(path: str | Path) -> str:
+    """A path without what may be secret in a URL: user, password and query."""
+    return re.sub(r"\?.*$", "?...", re.sub(r"(://)[^/@]+@", r"\1...@", str(path)))
