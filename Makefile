@@ -1,10 +1,12 @@
 # make demo   installs what is needed into .venv and sharpens the scene in examples/
 # make test   installs what is needed into .venv and runs every check
+# make lock   renews requirements.lock (needs uv)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pansharpen run examples/l8_madrid/pan.tif examples/l8_madrid/ms.tif \
@@ -18,10 +20,20 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(VENV)/.installed: pyproject.toml
+# torch comes first and without a hash: its wheel differs between CPU and CUDA machines
+$(VENV)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[test]'
+	$(PIP) 'torch>=2.10,<2.14'
+	$(PIP) --require-hashes --no-deps -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
+
+lock:
+	echo hatchling editables | tr ' ' '\n' | uv pip compile pyproject.toml - --extra test --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock \
+	  $$(for p in torch triton cuda-bindings cuda-pathfinder cuda-toolkit; do echo "--no-emit-package $$p"; done) \
+	  $$(for p in cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
+	    cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx; do echo "--no-emit-package nvidia-$$p"; done)
 
 clean:
 	rm -rf $(VENV) demo-output

@@ -44,7 +44,7 @@ Mask = npt.NDArray[np.bool_]
 BLOCK = 512
 """Side of a TIFF block, in pixels. Cores on multiples of it are compressed once."""
 
-CACHE = 256 * 2**20
+CACHE = 128 * 2**20
 """Bytes of GDAL's block cache while a product is open; its default, 5 % of the machine, is no bound to plan with."""
 
 TAGS = "PANSHARPEN"
@@ -292,7 +292,7 @@ class ProductWriter:
         if gap is not None:
             raise OutputError(f"{self._path} is not complete: {gap}")
         tags = {name: text for name, text in tags.items() if text}  # GDAL keeps no empty ones
-        with _gdal(f"{self._path} cannot be completed"):
+        with _gdal(f"{self._path} cannot be completed; its disk may be full or failing"):
             draft = self._draft.finish(tags, self._statistics)
             _sync(draft)
             _read_back(draft, self._layout, self._cores, tags, self._statistics)
@@ -370,10 +370,12 @@ class _Draft:
         place = _PlaceForBandTags(band_tags)
         if layout.format == "cog":
             dataset.update_tags(ns=TAGS, **place.tag)
-        with rasterio.Env(GDAL_NUM_THREADS=layout.threads):
+        dataset.close()
+        with rasterio.Env(GDAL_NUM_THREADS=layout.threads, ZLEVEL_OVERVIEW=1):
             if layout.factors:
-                dataset.build_overviews(layout.factors, Resampling.average)
-            dataset.close()
+                # opened anew: a broken file is refused then; in the dataset that broke it GDAL crashes
+                with rasterio.open(self._tiled, "r+", driver="GTiff") as tiled:
+                    tiled.build_overviews(layout.factors, Resampling.average)
             if layout.format == "gtiff":
                 return self._tiled
             rasterio.shutil.copy(self._tiled, self._cog, driver="COG", **layout.cog_options())
@@ -520,7 +522,7 @@ def _read_back(
             window = Window.from_slices(core.rows, core.cols)
             mask = dataset.read_masks(1, window=window) > 0 if layout.mask else None
             if _checksum(dataset.read(window=window), mask) != core.checksum:
-                raise _UnsoundError(f"{core} are not read back as written: a lossy codec, or a full or failing disk")
+                raise _UnsoundError(f"{core} do not read back as written (a lossy codec?)")
         overviews = len(dataset.overviews(1))
     for level in range(overviews):
         _read_overview(path, level, layout.threads)
@@ -550,7 +552,7 @@ def _read_overview(path: Path, level: int, threads: int) -> None:
         for (row, col), window in overview.block_windows(1):
             overview.read(window=window)
             if not overview.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1):
-                raise _UnsoundError(f"a block of overview {level + 1} is missing; the disk may be full")
+                raise _UnsoundError(f"a block of overview {level + 1} is missing")
 
 
 def _checksum(pixels: Pixels, mask: Mask | None) -> int:
@@ -588,7 +590,7 @@ def _gdal(failure: str) -> Iterator[None]:
     """GDAL's environment, in whatever thread; what it, rasterio or the system raises becomes an OutputError that starts
     with `failure`."""
     try:
-        with rasterio.Env():
+        with rasterio.Env(GDAL_PAM_ENABLED=False):  # all in one file
             yield
     except (_UnsoundError, RasterioError, CPLE_BaseError, OSError, ValueError) as error:
         reason = error.__cause__ or error  # rasterio says "see previous exception"

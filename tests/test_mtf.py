@@ -1,0 +1,75 @@
+"""MTF kernels against the toolbox's, and the quick filter against the slow one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from pansharpen_cli.mtf import SENSORS, TAPS, kernel, low_pass, taps
+
+HALF = TAPS // 2
+
+
+def test_kernels_are_those_of_the_toolbox(golden: Path):
+    file = np.load(golden / "metrics" / "mtf_kernels.npz")
+    for gain, quadrant, total in zip(file["gains"], file["quadrant"], file["dc_sum"], strict=True):
+        found = kernel(int(file["ratio"]), float(gain))
+        np.testing.assert_allclose(found[HALF:, HALF:], quadrant, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found, found[::-1], rtol=0, atol=1e-15)
+        np.testing.assert_allclose(found, found[:, ::-1], rtol=0, atol=1e-15)
+        assert found.sum() == pytest.approx(total, abs=1e-11)
+
+
+def test_a_cached_kernel_cannot_be_spoilt():
+    assert not kernel(4, 0.3).flags.writeable
+    assert not taps(4, 0.3).flags.writeable
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+@pytest.mark.parametrize("gain", [0.15, 0.23, 0.35])
+def test_the_gain_at_nyquist_is_nearly_the_sensors(ratio: int, gain: float):
+    # made from N - 1 = 40 samples of a spectrum that has 41: the toolbox's kernels blur 5 to 9 % more
+    wave = np.cos(np.pi / ratio * np.arange(-HALF, HALF + 1))
+    assert taps(ratio, gain) @ wave / taps(ratio, gain).sum() == pytest.approx(0.93 * gain, rel=0.03)
+
+
+def filtered_in_two_dimensions(image: np.ndarray, ratio: float, gain: float) -> np.ndarray:
+    """The 41 x 41 correlation, term by term, the border replicated."""
+    weights = kernel(ratio, gain)
+    padded = np.pad(image.astype(np.float64), HALF, mode="edge")
+    height, width = image.shape
+    total = np.zeros(image.shape)
+    for row in range(TAPS):
+        for col in range(TAPS):
+            total += weights[row, col] * padded[row : row + height, col : col + width]
+    return total
+
+
+@pytest.mark.parametrize(("ratio", "gain"), [(4, 0.11), (4, 0.3), (4, 0.365), (2, 0.3)])
+def test_the_quick_filter_is_the_slow_one(data: Path, ratio: int, gain: float):
+    with rasterio.open(data / "wv2_urban_w" / "pan.tif") as file:
+        image = file.read(1)[200:330, 100:240]
+    expected = filtered_in_two_dimensions(image, ratio, gain)
+    np.testing.assert_allclose(low_pass(image, ratio, gain), expected, rtol=0, atol=1e-3)
+
+
+def test_bands_are_filtered_one_by_one():
+    image = np.random.default_rng(2).normal(size=(2, 3, 30, 50))
+    found = low_pass(image, 4, 0.3)
+    np.testing.assert_allclose(found[1, 2], low_pass(image[1, 2], 4, 0.3), rtol=0, atol=1e-12)
+
+
+def test_published_gains():
+    assert SENSORS["QB"].gain("nir") == 0.22
+    assert SENSORS["WV3"].gain("coastal") == 0.325
+    assert SENSORS["WV2"].gain("nir2") == 0.27
+    assert SENSORS["GeoEye1"].gain("blue") == 0.23
+    assert [SENSORS[name].pan_gain for name in ("QB", "IKONOS", "GeoEye1", "WV4", "WV2", "WV3")] == [
+        0.15, 0.17, 0.16, 0.16, 0.11, 0.14,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sensor", ["generic", "QB", "WV3"])
+def test_unknown_bands_have_the_toolboxs_gain(sensor: str):
+    assert SENSORS[sensor].gain("swir2") == 0.30

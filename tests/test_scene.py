@@ -1,0 +1,428 @@
+"""What a scene refuses, what its bands are called and which of its pixels hold data."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from worlds import CORNER, UTM, Sheet, World, save
+
+from pansharpen_cli.canvas import SceneCanvas
+from pansharpen_cli.errors import SceneError
+from pansharpen_cli.scene import Raster, Scene, canonical_band
+
+HERE = Sheet(CORNER, (2.0, -2.0), (6, 8))
+WORLD = World()
+
+
+def refuse(pan: Path, *ms: Path, culprit: Path, because: str, **options) -> None:
+    """Opening and putting on a canvas fails with one sentence that names the culprit and matches `because`."""
+    with pytest.raises(SceneError) as caught, Scene.open(pan, *ms, **options) as scene:
+        SceneCanvas.of(scene)
+    sentence = str(caught.value)
+    assert str(culprit) in sentence
+    assert re.search(because, sentence)
+    assert "\n" not in sentence
+    assert caught.value.exit_code == 3
+
+
+def test_missing_file(tmp_path: Path):
+    pan, ms = WORLD.write(tmp_path)
+    refuse(pan, tmp_path / "no.tif", culprit=tmp_path / "no.tif", because="does not exist")
+    refuse(tmp_path / "no.tif", ms, culprit=tmp_path / "no.tif", because="does not exist")
+
+
+def test_folder(tmp_path: Path):
+    pan, _ = WORLD.write(tmp_path)
+    refuse(pan, tmp_path, culprit=tmp_path, because="folder")
+
+
+@pytest.mark.parametrize("content", [b"", b"some text\n" * 99, b"II*\x00 and then no TIFF"])
+def test_no_raster(tmp_path: Path, content: bytes):
+    pan, _ = WORLD.write(tmp_path)
+    path = tmp_path / "notes.tif"
+    path.write_bytes(content)
+    refuse(pan, path, culprit=path, because="not a readable GeoTIFF")
+
+
+def test_truncated_file(tmp_path: Path):
+    pan, ms = WORLD.write(tmp_path)
+    ms.write_bytes(ms.read_bytes()[:-4000])
+    with Scene.open(pan, ms) as scene:
+        canvas = SceneCanvas.of(scene)
+        with pytest.raises(SceneError, match=re.escape(str(ms))):
+            list(canvas.crops(96, 1))
+
+
+def test_vrt_is_not_opened(tmp_path: Path):
+    pan, ms = WORLD.write(tmp_path)
+    vrt = tmp_path / "ms.vrt"
+    vrt.write_text(
+        f'<VRTDataset rasterXSize="32" rasterYSize="24"><VRTRasterBand dataType="Float32" band="1"><SimpleSource>'
+        f"<SourceFilename>{ms}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with rasterio.open(vrt) as file:  # GDAL itself would
+        assert file.read().any()
+    refuse(pan, vrt, culprit=vrt, because="not a readable GeoTIFF")
+
+
+def test_swapped(tmp_path: Path):
+    pan, ms = WORLD.write(tmp_path)
+    refuse(ms, pan, culprit=ms, because="3 bands")
+
+
+def test_ms_finer_than_pan(tmp_path: Path):
+    ms, pan = World(bands=1).write(tmp_path)
+    refuse(pan, ms, culprit=ms, because="smaller pixels")
+
+
+def test_pixels_of_one_size(tmp_path: Path):
+    pan, ms = World(ratio=1).write(tmp_path)
+    refuse(pan, ms, culprit=ms, because="nothing to sharpen")
+
+
+@pytest.mark.parametrize("turned", [Affine.rotation(10), Affine.shear(5, 0)])
+def test_rotated(tmp_path: Path, turned: Affine):
+    pan, _ = WORLD.write(tmp_path)
+    path = save(tmp_path / "turned.tif", np.ones((3, 6, 8)), crs=UTM, transform=HERE.transform * turned)
+    refuse(pan, path, culprit=path, because="rotated or sheared")
+
+
+def test_gcps_only(tmp_path: Path):
+    pan, _ = WORLD.write(tmp_path)
+    points = [GroundControlPoint(r, c, CORNER[0] + c, CORNER[1] - r) for r, c in ((0, 0), (0, 8), (6, 0), (6, 8))]
+    path = save(tmp_path / "points.tif", np.ones((3, 6, 8)))
+    with rasterio.open(path, "r+") as file:
+        file.gcps = points, rasterio.crs.CRS.from_string(UTM)
+    refuse(pan, path, culprit=path, because="GCPs only")
+
+
+def test_rpcs_only(tmp_path: Path):
+    pan, _ = WORLD.write(tmp_path)
+    terms = " ".join(["1"] + ["0"] * 19)
+    rpcs = {
+        f"{of}_{kind}": "1" for of in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT") for kind in ("OFF", "SCALE")
+    } | {f"{of}_{kind}_COEFF": terms for of in ("LINE", "SAMP") for kind in ("NUM", "DEN")}  # fmt: skip
+    path = save(tmp_path / "rpc.tif", np.ones((3, 6, 8)))
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(ns="RPC", **rpcs)
+    refuse(pan, path, culprit=path, because="RPCs only")
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
+def test_complex_numbers(tmp_path: Path, dtype: str):
+    pan, _ = WORLD.write(tmp_path)
+    path = tmp_path / "complex.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, height=6, width=8, dtype=dtype, crs=UTM, transform=HERE.transform
+    ):
+        pass
+    refuse(pan, path, culprit=path, because="complex")
+
+
+@pytest.mark.parametrize("corner", [(CORNER[0] + 1e4, CORNER[1]), (CORNER[0], CORNER[1] + 96 * 2 + 24 * 8)])
+def test_no_overlap(tmp_path: Path, corner: tuple[float, float]):
+    pan, ms = World(ms_corner=corner).write(tmp_path)
+    refuse(pan, ms, culprit=pan, because="do not overlap")
+    refuse(pan, ms, culprit=ms, because="do not overlap")
+
+
+def test_ratio_misfit(tmp_path: Path):
+    pan, ms = WORLD.write(tmp_path)
+    with Scene.open(pan, ms) as scene, pytest.raises(SceneError, match=r"4 times .*pan\.tif, not 2"):
+        SceneCanvas.of(scene, ratio=2)
+    refuse(*World(ratio=2.5).write(tmp_path), culprit=ms, because=r"2\.5 times")
+
+
+def test_the_ratio_must_fit_on_both_axes(tmp_path: Path):
+    pan, ms = World(ms_gsd=(4.0, -16.0)).write(tmp_path)  # 2 and 8 times: 4 in the mean
+    refuse(pan, ms, culprit=ms, because="times|ratio|square")
+
+
+@pytest.mark.parametrize("kind", ["size", "place", "plain"])
+def test_ms_files_on_different_grids(tmp_path: Path, kind: str):
+    pan, ms = WORLD.write(tmp_path)
+    sheet = WORLD.ms_sheet
+    if kind == "size":
+        sheet = Sheet(sheet.corner, sheet.gsd, (24, 31))
+    if kind == "place":
+        sheet = Sheet((sheet.corner[0] + 8, sheet.corner[1]), sheet.gsd, sheet.size)
+    other = save(tmp_path / "other.tif", np.ones((1, *sheet.size)), None if kind == "plain" else sheet)
+    refuse(pan, ms, other, culprit=other, because="not on the pixel grid")
+
+
+@pytest.mark.parametrize("plain", ["pan", "ms"])
+def test_one_georeferenced_the_other_not(tmp_path: Path, plain: str):
+    pan, ms = WORLD.write(tmp_path)
+    path = tmp_path / "plain.tif"
+    if plain == "pan":
+        save(path, WORLD.pan_image())
+        refuse(path, ms, culprit=path, because="not georeferenced")
+    else:
+        save(path, WORLD.ms_image())
+        refuse(pan, path, culprit=path, because="not georeferenced")
+
+
+def test_no_such_band(tmp_path: Path):
+    pan, ms = WORLD.write(tmp_path)
+    refuse(pan, ms, culprit=ms, because="no band 4; it has 3", bands=[1, 4])
+
+
+def test_too_few_names(tmp_path: Path):
+    pan, ms = WORLD.write(tmp_path)
+    with pytest.raises(SceneError, match="2 band names for 3 MS bands"):
+        Scene.open(pan, ms, names=["a", "b"])
+
+
+def test_a_nodata_option_that_the_type_cannot_hold_marks_nothing(tmp_path: Path):
+    path = save(tmp_path / "a.tif", np.zeros((1, 6, 8)), HERE, dtype="uint16")
+    for nodata in (-9999.0, 0.5, 1e9):
+        _, valid = read_all(Raster(path, nodata))
+        assert valid.all(), nodata
+
+
+@pytest.mark.parametrize("value", [b"999\0", b"-99\0", b"0.5\0"])
+def test_a_nodata_value_in_the_file_that_its_type_cannot_hold_marks_nothing(tmp_path: Path, value: bytes):
+    path = save(tmp_path / "a.tif", np.arange(48).reshape(1, 6, 8) % 3, HERE, dtype="uint8", nodata=255)
+    tag = b"\x81\xa4\x02\x00\x04\x00\x00\x00"  # GDAL_NODATA, four characters
+    content = path.read_bytes()
+    assert content.count(tag + b"255\0") == 1
+    path.write_bytes(content.replace(tag + b"255\0", tag + value))
+    _, valid = read_all(Raster(path))
+    assert valid.all()
+
+
+def test_plain_images_cover_the_same_ground(tmp_path: Path):
+    pan = save(tmp_path / "pan.tif", np.ones((1, 96, 128)))
+    ms = save(tmp_path / "ms.tif", np.ones((3, 24, 32)))
+    with Scene.open(pan, ms) as scene:
+        canvas = SceneCanvas.of(scene)
+        assert (scene.ratio, canvas.grid.height, canvas.grid.width) == (4, 96, 128)
+        assert not canvas.interpolated
+
+
+def test_a_context_manager_closes(tmp_path: Path):
+    with Scene.open(*WORLD.write(tmp_path)) as scene:
+        pass
+    with pytest.raises((SceneError, rasterio.errors.RasterioIOError)):
+        scene.pan.read(slice(0, 4), slice(0, 4))
+
+
+# ------------------------------------------------------------------ bands
+
+
+def test_names_from_descriptions(tmp_path: Path):
+    pan, ms = WORLD.write(tmp_path)
+    with Scene.open(pan, ms) as scene:
+        assert scene.band_names == ["blue", "green", "red"]
+    with Scene.open(pan, ms, bands=[3, 1]) as scene:
+        assert scene.band_names == ["red", "blue"]
+    with Scene.open(pan, ms, names=["x", "y", "z"]) as scene:
+        assert scene.band_names == ["x", "y", "z"]
+
+
+def test_names_from_several_files(tmp_path: Path):
+    pan, _ = WORLD.write(tmp_path)
+    image, sheet = WORLD.ms_image(), WORLD.ms_sheet
+    files = [save(tmp_path / f"B{i}.TIF", image[i - 2][None], sheet) for i in (2, 3)]
+    named = save(tmp_path / "B4.TIF", image[2:], sheet, names=["nir"])
+    with Scene.open(pan, *files, named) as scene:
+        assert scene.band_names == ["B2", "B3", "nir"]
+        canvas = SceneCanvas.of(scene)
+        (pixels,) = canvas.crops(96, 1)
+        np.testing.assert_allclose(pixels.ms, image[:, :24, :24], rtol=1e-6)
+    with Scene.open(pan, *files, named, names=["a", "b", "c"]) as scene:
+        assert scene.band_names == ["a", "b", "c"]
+
+
+def test_names_of_nameless_bands(tmp_path: Path):
+    pan, _ = WORLD.write(tmp_path)
+    ms = save(tmp_path / "ms.tif", WORLD.ms_image(), WORLD.ms_sheet)
+    with Scene.open(pan, ms, bands=[3, 2]) as scene:
+        assert scene.band_names == ["band 3", "band 2"]
+
+
+def test_the_type_holds_every_band(tmp_path: Path):
+    pan, _ = WORLD.write(tmp_path)
+    image = WORLD.ms_image()[:1]
+    files = [save(tmp_path / f"{d}.tif", image, WORLD.ms_sheet, dtype=d) for d in ("uint16", "int16")]
+    with Scene.open(pan, files[0]) as scene:
+        assert scene.dtype == np.uint16
+    with Scene.open(pan, *files) as scene:
+        assert scene.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("Blue", "blue"),
+        ("Red Edge", "rededge"),
+        ("red-edge", "rededge"),
+        ("NIR1", "nir"),
+        ("nir 2", "nir2"),
+        ("Near Infrared", "nir"),
+        ("Coastal Blue", "coastal"),
+        ("coastal_aerosol", "coastal"),
+        ("SWIR", "swir1"),
+        ("B2", "b2"),
+    ],
+)
+def test_canonical_names(name: str, canonical: str):
+    assert canonical_band(name) == canonical
+
+
+def test_a_named_fourth_band_is_no_alpha(data: Path):
+    path = data / "geoeye1_fields_w"
+    with rasterio.open(path / "ms.tif") as file:
+        assert file.colorinterp[-1] == ColorInterp.alpha  # what GDAL takes it for
+    with Scene.open(path / "pan.tif", path / "ms.tif") as scene:
+        assert scene.band_names == ["blue", "green", "red", "nir"]
+        assert scene.ms[0].read(slice(0, 320), slice(0, 192))[1].all()
+        assert not scene.may_have_gaps
+
+
+# ------------------------------------------------------------------ no data
+
+
+def read_all(raster: Raster) -> tuple[np.ndarray, np.ndarray]:
+    return raster.read(slice(0, raster.grid.height), slice(0, raster.grid.width))
+
+
+def holey(value: float = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Three bands with a gap (all bands `value`) and zeros that are data, and where data is."""
+    image = np.arange(1, 3 * 48 + 1, dtype=np.float64).reshape(3, 6, 8)
+    valid = np.ones((6, 8), bool)
+    valid[1:3, 2:5] = False
+    image[:, ~valid] = value
+    image[1, 4, 4] = image[0, 5, :] = value  # some bands only
+    return image, valid
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_a_pixel_has_no_data_if_no_band_has(tmp_path: Path, dtype: str):
+    image, valid = holey()
+    raster = Raster(save(tmp_path / "a.tif", image, HERE, dtype=dtype, nodata=0))
+    data, found = read_all(raster)
+    np.testing.assert_array_equal(found, valid)
+    np.testing.assert_array_equal(data, image)
+    assert raster.nodata == 0
+    assert raster.dtype == dtype
+
+
+def test_zeros_are_data_unless_said_otherwise(tmp_path: Path):
+    image, valid = holey()
+    path = save(tmp_path / "a.tif", image, HERE)
+    assert read_all(Raster(path))[1].all()
+    np.testing.assert_array_equal(read_all(Raster(path, 0.0))[1], valid)
+
+
+def test_the_option_comes_before_metadata(tmp_path: Path):
+    image, valid = holey(7)
+    image[:, 5, 7] = 0
+    path = save(tmp_path / "a.tif", image, HERE, nodata=0)
+    np.testing.assert_array_equal(read_all(Raster(path, 7.0))[1], valid)
+    assert read_all(Raster(path, "none"))[1].all()
+    assert Raster(path, "none").nodata is None
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_mask_comes_before_metadata(tmp_path: Path, dtype: str):
+    image, valid = holey(7)
+    path = save(tmp_path / "a.tif", image, HERE, dtype=dtype, nodata=image[0, 0, 0])
+    with rasterio.open(path, "r+") as file:
+        file.write_mask(valid)
+    with rasterio.open(path) as file:
+        if file.mask_flag_enums[0] != [rasterio.enums.MaskFlags.per_dataset]:
+            pytest.skip("this GDAL lets the nodata value come first")
+    raster = Raster(path)
+    np.testing.assert_array_equal(read_all(raster)[1], valid)
+    assert raster.nodata is None
+
+
+def test_an_internal_mask(tmp_path: Path):
+    image, valid = holey(7)
+    path = save(tmp_path / "a.tif", image, HERE, mask=valid)
+    assert not list(tmp_path.glob("*.msk"))
+    data, found = read_all(Raster(path))
+    np.testing.assert_array_equal(found, valid)
+    assert (data[:, ~valid] == 0).all()
+    assert read_all(Raster(path, "none"))[1].all()
+    assert not read_all(Raster(path, 7.0))[1][1, 2]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_an_alpha_band_is_a_mask_and_no_band(tmp_path: Path, dtype: str):
+    image, valid = holey(7)
+    image[:, 5, 7] = 0
+    alpha = np.where(valid, np.iinfo(dtype).max, 0)[None]
+    path = save(tmp_path / "a.tif", np.concatenate([image, alpha]), HERE, dtype=dtype, alpha=True)
+    raster = Raster(path)
+    data, found = read_all(raster)
+    assert raster.indexes == [1, 2, 3]
+    np.testing.assert_array_equal(found, valid)
+    np.testing.assert_array_equal(data, np.where(valid, image, 0))
+    assert read_all(Raster(path, "none"))[1].all()
+
+
+def test_a_pan_with_alpha_is_a_pan(tmp_path: Path):
+    _, ms = WORLD.write(tmp_path)
+    alpha = np.full((1, 96, 128), 255)
+    alpha[0, :8] = 0
+    image = np.concatenate([np.full((1, 96, 128), 9), alpha])
+    pan = save(tmp_path / "p.tif", image, WORLD.pan_sheet, dtype="uint8", alpha=True)
+    with Scene.open(pan, ms) as scene:
+        assert scene.pan.indexes == [1]
+        assert scene.may_have_gaps
+        np.testing.assert_array_equal(read_all(scene.pan)[1], alpha[0] > 0)
+
+
+@pytest.mark.parametrize("nodata", ["file", "none", float("nan"), -9999.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_is_never_data(tmp_path: Path, nodata, bad: float):
+    image, _ = holey(3)
+    image[1, 2, 2] = bad  # one band is enough
+    data, valid = read_all(Raster(save(tmp_path / "a.tif", image, HERE), nodata))
+    assert not valid[2, 2]
+    assert valid.sum() == valid.size - 1
+    assert (data[:, 2, 2] == 0).all()
+
+
+def test_a_float_nodata_value_as_metadata_rounds_it(tmp_path: Path):
+    image, valid = holey(-3.4e38)
+    path = save(tmp_path / "a.tif", image, HERE, nodata=-3.4e38)
+    np.testing.assert_array_equal(read_all(Raster(path))[1], valid)
+    np.testing.assert_array_equal(read_all(Raster(path, -3.4e38))[1], valid)
+
+
+def test_any_ms_file_without_data_is_enough(tmp_path: Path):
+    pan, _ = WORLD.write(tmp_path)
+    image = WORLD.ms_image()[:1]
+    holes = [image.copy(), image.copy()]
+    holes[0][0, 2, 3] = holes[1][0, 4, 5] = 0
+    files = [save(tmp_path / f"{i}.tif", hole, WORLD.ms_sheet, nodata=0) for i, hole in enumerate(holes)]
+    with Scene.open(pan, *files) as scene:
+        assert scene.nodata == 0
+        (pixels,) = SceneCanvas.of(scene).crops(96, 1)
+    expected = np.ones((24, 24), bool)
+    expected[2, 3] = expected[4, 5] = False
+    np.testing.assert_array_equal(pixels.ms_valid, expected)
+
+
+@pytest.mark.parametrize(
+    ("nodata", "dtype", "gaps"), [(None, "uint16", False), (0, "uint16", True), (None, "float32", True)]
+)
+def test_may_have_gaps(tmp_path: Path, nodata: float | None, dtype: str, gaps: bool):
+    with Scene.open(*World(nodata=nodata, dtype=dtype).write(tmp_path)) as scene:
+        assert scene.may_have_gaps is gaps
+
+
+def test_windows_are_windows(tmp_path: Path):
+    image, valid = holey()
+    raster = Raster(save(tmp_path / "a.tif", image, HERE, nodata=0))
+    data, found = raster.read(slice(1, 5), slice(2, 8))
+    np.testing.assert_array_equal(data, image[:, 1:5, 2:8])
+    np.testing.assert_array_equal(found, valid[1:5, 2:8])
