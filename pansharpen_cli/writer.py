@@ -180,7 +180,7 @@ class Layout:
             "COPY_SRC_MDD": "YES",  # else our tags stay behind
             "COMPRESS": codec,
         }
-        if codec in _PREDICTED:
+        if codec in _PREDICTED and "NBITS" not in self.options:
             options["PREDICTOR"] = "YES"
         if codec == "DEFLATE":
             options["LEVEL"] = "1"
@@ -221,7 +221,7 @@ class ProductWriter:
         dtype: str,
         nodata: float | None,
         *,
-        format: Literal["gtiff", "cog"] = "gtiff",  # the option's name
+        format: Format = "gtiff",
         creation_options: Mapping[str, str] | None = None,
         overwrite: bool = False,
         mask: bool = False,
@@ -607,7 +607,7 @@ def _gdal_warnings() -> Iterator[list[str]]:
     """Collect what GDAL only warns of, such as creation options it does not know."""
     logger = logging.getLogger("rasterio._env")
     handler = BufferingHandler(1000)
-    before = logger.level, logger.propagate
+    level, propagate = logger.level, logger.propagate
     messages: list[str] = []
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING)
@@ -617,4 +617,5 @@ def _gdal_warnings() -> Iterator[list[str]]:
     finally:
         messages += [record.getMessage() for record in handler.buffer]
         logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        logger.setLevel(level)
+        logger.propagate = propagate

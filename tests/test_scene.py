@@ -50,8 +50,9 @@ def test_no_raster(tmp_path: Path, content: bytes):
 
 
 def test_truncated_file(tmp_path: Path):
-    pan, ms = WORLD.write(tmp_path)
-    ms.write_bytes(ms.read_bytes()[:-4000])
+    pan, _ = WORLD.write(tmp_path)
+    ms = save(tmp_path / "ms.tif", WORLD.ms_image(), WORLD.ms_sheet)
+    ms.write_bytes(ms.read_bytes()[:-3000])  # it opens: the directory comes first
     with Scene.open(pan, ms) as scene:
         canvas = SceneCanvas.of(scene)
         with pytest.raises(SceneError, match=re.escape(str(ms))):
@@ -88,7 +89,7 @@ def test_pixels_of_one_size(tmp_path: Path):
 @pytest.mark.parametrize("turned", [Affine.rotation(10), Affine.shear(5, 0)])
 def test_rotated(tmp_path: Path, turned: Affine):
     pan, _ = WORLD.write(tmp_path)
-    path = save(tmp_path / "turned.tif", np.ones((3, 6, 8)), crs=UTM, transform=HERE.transform * turned)
+    path = save(tmp_path / "turned.tif", np.ones((3, 6, 8)), crs=UTM, transform=HERE.transform @ turned)
     refuse(pan, path, culprit=path, because="rotated or sheared")
 
 
@@ -178,11 +179,10 @@ def test_too_few_names(tmp_path: Path):
         Scene.open(pan, ms, names=["a", "b"])
 
 
-def test_a_nodata_option_that_the_type_cannot_hold_marks_nothing(tmp_path: Path):
+@pytest.mark.parametrize("nodata", [-9999.0, 0.5, 1e9])
+def test_a_nodata_option_that_the_type_cannot_hold_marks_nothing(tmp_path: Path, nodata: float):
     path = save(tmp_path / "a.tif", np.zeros((1, 6, 8)), HERE, dtype="uint16")
-    for nodata in (-9999.0, 0.5, 1e9):
-        _, valid = read_all(Raster(path, nodata))
-        assert valid.all(), nodata
+    assert read_all(Raster(path, nodata))[1].all()
 
 
 @pytest.mark.parametrize("value", [b"999\0", b"-99\0", b"0.5\0"])

@@ -24,10 +24,10 @@ from pansharpen_cli.scene import Scene
 from pansharpen_cli.tiling import Reach
 
 SMALL = {
-    "adknet": {"channels": 12, "layers": 3},
-    "premix-b": {"channels": 8},
+    "adknet": {"channels": 16, "layers": 3},
+    "premix-b": {"channels": 16},
     "premix-h": {"channels": 8},
-    "dmanet": {"widths": (6, 8, 10)},
+    "dmanet": {"widths": (16, 16, 16)},
 }
 THRESHOLDED = ("dmanet", "dma-fusionnet", "dma-lagnet")
 """Their kernels change where a pixel passes a threshold: rounding decides on it, and tells in its surroundings."""

@@ -198,6 +198,7 @@ def test_cores_of_any_size_from_another_thread(tmp_path):
         ({"COMPRESS": "NONE"}, "gtiff", {"INTERLEAVE": "PIXEL"}),
         ({"NBITS": "12", "BIGTIFF": "YES"}, "gtiff", {"COMPRESSION": "DEFLATE"}),
         ({"COMPRESS": "LZW", "BLOCKSIZE": "256"}, "cog", {"COMPRESSION": "LZW", "PREDICTOR": "2"}),
+        ({"NBITS": "12"}, "cog", {"LAYOUT": "COG"}),
     ],
 )
 def test_creation_options(tmp_path, options, format, structure):

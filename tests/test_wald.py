@@ -1,0 +1,137 @@
+"""Wald's protocol: filters and decimation against slow ones, positions, sizes, gaps."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from pansharpen_cli.mtf import SENSORS, TAPS, kernel
+from pansharpen_cli.wald import ReducedScene, degrade, reduce
+
+HALF = TAPS // 2
+RNG = np.random.default_rng(12)
+QB = SENSORS["QB"]
+
+
+def slowly(band: np.ndarray, ratio: int, gain: float) -> np.ndarray:
+    """The 41 x 41 correlation, then the value at the middle of every new pixel by Keys' cubic, pixel by pixel."""
+    padded = np.pad(band.astype(np.float64), HALF, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (TAPS, TAPS))
+    blurred = np.einsum("hwij,ij->hw", windows, kernel(ratio, gain), optimize=True)
+    around = np.pad(blurred, 2, mode="edge")
+    half = np.array([-1, 9, 9, -1]) / 16
+    result = np.zeros((band.shape[0] // ratio, band.shape[1] // ratio))
+    for row in range(result.shape[0]):
+        for col in range(result.shape[1]):
+            top, left = row * ratio + (ratio - 1) // 2 + 2, col * ratio + (ratio - 1) // 2 + 2
+            if ratio % 2:
+                result[row, col] = around[top, left]
+            else:
+                result[row, col] = half @ around[top - 1 : top + 3, left - 1 : left + 3] @ half
+    return result
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 4])
+def test_against_the_slow_way(data: Path, ratio: int):
+    with rasterio.open(data / "wv2_park" / "ms.tif") as file:
+        image = file.read()[:2, :72, 60:144].astype(np.float32)
+    found = degrade(image, ratio, [0.34, 0.22])
+    for band, gain, of_band in zip(image, (0.34, 0.22), found, strict=True):
+        np.testing.assert_allclose(of_band, slowly(band, ratio, gain), rtol=1e-3)
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 4, 5])
+def test_a_ramp_keeps_its_place(ratio: int):
+    size = 40 * ratio
+    rows, cols = np.indices((size, size + ratio), dtype=np.float64)
+    found = degrade((3 * rows - 2 * cols)[None], ratio, [0.3])[0]
+    middle = (ratio - 1) / 2
+    rows, cols = np.indices(found.shape)
+    expected = (3 * (ratio * rows + middle) - 2 * (ratio * cols + middle)) * kernel(ratio, 0.3).sum()
+    inner = slice(-(-(HALF + 2) // ratio), -(-(HALF + 2) // -ratio))
+    np.testing.assert_allclose(found[inner, inner], expected[inner, inner], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_flat_ground_is_scaled_by_the_kernels_sum(ratio: int):
+    found = degrade(np.full((2, 48, 40), 1000.0), ratio, [0.2, 0.35])
+    for band, gain in zip(found, (0.2, 0.35), strict=True):
+        np.testing.assert_allclose(band, 1000 * kernel(ratio, gain).sum(), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_decimation_blurs_no_more_than_the_mtf(ratio: int):
+    """A wave at the new Nyquist frequency, its crests in the middle of the new pixels, keeps what the kernel leaves."""
+    middle = (ratio - 1) / 2
+    wave = np.cos(np.pi * (np.arange(40 * ratio) - middle) / ratio)
+    found = degrade(np.broadcast_to(wave, (1, 20 * ratio, 40 * ratio)), ratio, [0.3])[0]
+    taps = kernel(ratio, 0.3).sum(axis=0)
+    left = taps @ np.cos(np.pi / ratio * np.arange(-HALF, HALF + 1))
+    assert np.abs(found[:, 12:-12]).mean() == pytest.approx(left, rel=0.02)
+
+
+def pair(ratio: int, height: int = 60, width: int = 68) -> tuple[np.ndarray, np.ndarray]:
+    pan = RNG.uniform(100, 900, (1, ratio * height, ratio * width)).astype(np.float32)
+    return pan, RNG.uniform(100, 900, (4, height, width)).astype(np.float32)
+
+
+BANDS = "blue", "green", "red", "nir"
+
+
+def reduced(pan: np.ndarray, ms: np.ndarray, ratio: int, valid: np.ndarray | None = None) -> ReducedScene:
+    valid = np.ones(pan.shape[1:], bool) if valid is None else valid
+    return reduce("scene", pan, ms, valid, ratio=ratio, sensor=QB, band_names=BANDS)
+
+
+@pytest.mark.parametrize(
+    ("own", "ratio", "height", "width"), [(4, 4, 60, 68), (4, 4, 63, 65), (2, 2, 61, 66), (2, 4, 62, 67)]
+)
+def test_sizes(own: int, ratio: int, height: int, width: int):
+    pan, ms = pair(own, height, width)
+    scene = reduced(pan, ms, ratio)
+    rows, cols = height // ratio * ratio, width // ratio * ratio
+    assert scene.ratio == ratio
+    assert scene.pan.shape == (1, rows, cols)
+    assert scene.gt.shape == (4, rows, cols)
+    assert scene.ms.shape == (4, rows // ratio, cols // ratio)
+    assert scene.valid.shape == (rows, cols)
+    assert scene.valid.all()
+    assert scene.pan.dtype == scene.ms.dtype == scene.gt.dtype == np.float32
+    assert scene.band_names == BANDS
+    np.testing.assert_array_equal(scene.gt, ms[:, :rows, :cols])
+
+
+@pytest.mark.parametrize(("own", "ratio"), [(4, 4), (2, 2), (2, 4)])
+def test_the_pan_is_reduced_by_its_own_ratio_and_the_ms_by_the_tasks(own: int, ratio: int):
+    pan, ms = pair(own, 48, 48)
+    scene = reduced(pan, ms, ratio)
+    np.testing.assert_allclose(scene.pan[0], slowly(pan[0], own, 0.15), rtol=1e-3)
+    for band, gain, of_band in zip(ms, (0.34, 0.32, 0.30, 0.22), scene.ms, strict=True):
+        np.testing.assert_allclose(of_band, slowly(band, ratio, gain), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("own", "ratio"), [(4, 4), (2, 2), (2, 4)])
+def test_where_it_is_valid_no_gap_was_touched(own: int, ratio: int):
+    pan, ms = pair(own, 96, 96)
+    valid = np.ones((96, 96), bool)
+    valid[40:47, 50:53] = False
+    fine = valid.repeat(own, axis=0).repeat(own, axis=1)
+    changed_pan, changed_ms = np.where(fine, pan, 1e9), np.where(valid, ms, 1e9)
+    scene = reduced(pan, ms, ratio, fine)
+    other = reduced(changed_pan.astype(np.float32), changed_ms.astype(np.float32), ratio, fine)
+    assert 0.2 < scene.valid.mean() < 1
+    touched_pan = (scene.pan != other.pan).any(axis=0)
+    touched_ms = (scene.ms != other.ms).any(axis=0).repeat(ratio, axis=0).repeat(ratio, axis=1)
+    assert not (touched_pan & scene.valid).any()
+    assert not (touched_ms & scene.valid).any()
+
+
+def test_a_gap_in_one_pan_pixel_makes_the_truth_invalid_around():
+    pan, ms = pair(4, 96, 96)
+    valid = np.ones(pan.shape[1:], bool)
+    valid[4 * 50 + 1, 4 * 60 + 3] = False
+    scene = reduced(pan, ms, 4, valid)
+    distance = np.maximum(np.abs(np.arange(96)[:, None] - 50), np.abs(np.arange(96) - 60))
+    assert not scene.valid[distance <= HALF].any()
+    assert scene.valid[distance > HALF + 4].all()
