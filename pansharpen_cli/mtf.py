@@ -1,7 +1,7 @@
 """The sensor's modulation transfer function (MTF): low-pass filters that imitate the blur of its MS and PAN cameras.
 
 The kernels are those of the field's toolbox (Aiazzi et al. 2006): a Gaussian with a given gain at the Nyquist frequency
-of the MS grid, made finite by the window method. Arrays are (..., row, col), float64.
+of the MS grid, made finite by the window method. Arrays are (..., row, col).
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from pansharpen_cli.interpolation import taps_at
+
 FloatArray = npt.NDArray[np.floating]
 
 TAPS = 41
 """Taps per axis of every kernel; its reach is 20 pixels."""
 KAISER_BETA = 0.5
+SMALLEST_PAIR = 1e-8
+"""Singular values of a kernel below this part of the largest are dropped."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,58 @@ def _correlate(image: npt.NDArray[np.float64], filters: FloatArray, axis: int) -
     padded = np.pad(image, pad, mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, len(filters), axis=axis)
     return np.asarray(windows @ filters)
+
+
+def seen(image: FloatArray, ratio: int, gain: float, phase: float) -> FloatArray:
+    """`image` (H, W) as a camera `ratio` times coarser sees it: (H / ratio, W / ratio), same dtype.
+
+    The MTF kernel to 1e-8 of the image's maximum, only at positions ratio * i + `phase`; the border is replicated.
+    """
+    first, down, across = _sampled_kernel(ratio, gain, phase)
+    columns = windows(image, first, down.shape[1], ratio, axis=0).swapaxes(1, 2)
+    rows = down.astype(image.dtype) @ columns  # (h, pairs, W)
+    reached = windows(rows, first, across.shape[1], ratio, axis=2)
+    return np.asarray(np.einsum("hpwt,pt->hw", reached, across.astype(image.dtype)))
+
+
+def reach(ratio: int, phase: float) -> int:
+    """Pixels around any pixel of an MS pixel's area that `seen` may read for it."""
+    first, weights = reading(phase)
+    return TAPS // 2 + max(ratio - 1 - first, first + len(weights) - 1)
+
+
+def reading(phase: float) -> tuple[int, npt.NDArray[np.float64]]:
+    """First pixel and weights that read an image at `phase`: a sinc (it hardly blurs), or a single 1 on a pixel."""
+    first, weights = taps_at("sinc", np.array([phase]))
+    used = np.flatnonzero(np.abs(weights[0]) > 1e-12)
+    return int(first[0] + used[0]), weights[0, used[0] : used[-1] + 1]
+
+
+@lru_cache(maxsize=32)
+def _sampled_kernel(
+    ratio: int, gain: float, phase: float
+) -> tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The MTF kernel and the reading at `phase`, as a sum of outer products.
+
+    Returns the first pixel and the taps (pairs, taps) down the columns and across the rows. Rank one is not enough for
+    published numbers; the kernel is symmetric, so its eigenvectors serve both axes.
+    """
+    values, vectors = np.linalg.eigh(kernel(ratio, gain))
+    used = np.abs(values) > SMALLEST_PAIR * values[-1]
+    first, weights = reading(phase)
+    across = np.stack([np.convolve(vector, weights) for vector in vectors.T[used]])
+    return first - TAPS // 2, values[used, None] * across, across
+
+
+def windows(image: FloatArray, first: int, length: int, step: int, axis: int) -> FloatArray:
+    """A view with one more axis at the end: the `length` pixels along `axis` from step * i + `first` on, for each i.
+
+    The border is replicated.
+    """
+    pad = [(0, 0)] * image.ndim
+    pad[axis] = (max(-first, 0), max(first + length - step, 0))
+    padded = np.pad(image, pad, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, length, axis=axis)
+    every = [slice(None)] * windows.ndim
+    every[axis] = slice(max(first, 0), max(first, 0) + image.shape[axis], step)
+    return windows[tuple(every)]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.interpolation import area_phase, taps_at
-from pansharpen_cli.mtf import TAPS, Sensor, low_pass
+from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.mtf import Sensor, reach, seen
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -44,18 +44,8 @@ def degrade(image: npt.NDArray[np.floating], ratio: int, gains: Sequence[float])
 
     New pixel i covers pixels ratio * i ... ratio * (i + 1) - 1.
     """
-    blurred = np.stack([low_pass(band, ratio, gain) for band, gain in zip(image, gains, strict=True)])
-    for axis in (1, 2):
-        blurred = _decimate(blurred, ratio, axis)
-    return blurred
-
-
-def _decimate(image: Float64, ratio: int, axis: int) -> Float64:
-    size = image.shape[axis]
-    first, weights = taps_at("cubic", np.arange(size // ratio) * ratio + area_phase(ratio))
-    samples = np.clip(first[:, None] + np.arange(weights.shape[1]), 0, size - 1)
-    gathered = np.take(image, samples, axis=axis)
-    return np.asarray(np.einsum("bntw,nt->bnw" if axis == 1 else "bhnt,nt->bhn", gathered, weights))
+    phase = area_phase(ratio)
+    return np.stack([seen(band.astype(np.float64), ratio, g, phase) for band, g in zip(image, gains, strict=True)])
 
 
 def reduce(
@@ -81,7 +71,7 @@ def reduce(
     known = np.asarray(valid[: own * height, : own * width].reshape(height, own, width, own).all(axis=(1, 3)))
     return ReducedScene(
         name, tuple(band_names), coarse_pan.astype(np.float32), coarse_ms.astype(np.float32), gt,
-        _erode(known, TAPS // 2),
+        _erode(known, reach(ratio, area_phase(ratio))),
     )  # fmt: skip
 
 

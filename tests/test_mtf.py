@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from pansharpen_cli.mtf import SENSORS, TAPS, kernel, low_pass, taps
+from pansharpen_cli.interpolation import sample
+from pansharpen_cli.mtf import SENSORS, TAPS, kernel, low_pass, reach, seen, taps
 
 HALF = TAPS // 2
 
@@ -73,3 +74,29 @@ def test_published_gains():
 @pytest.mark.parametrize("sensor", ["generic", "QB", "WV3"])
 def test_unknown_bands_have_the_toolboxs_gain(sensor: str):
     assert SENSORS[sensor].gain("swir2") == 0.30
+
+
+@pytest.mark.parametrize(("ratio", "phase"), [(2, 0.5), (2, 1), (3, 1), (4, 1.5), (4, 2)])
+def test_a_coarser_camera_sees_the_filtered_image_at_its_positions(data: Path, ratio: int, phase: float):
+    with rasterio.open(data / "wv2_urban_w" / "pan.tif") as file:
+        image = file.read(1)[200:284, 100:172].astype(np.float64)
+    beyond = 8 * ratio  # the blur goes on beyond the border
+    filtered = filtered_in_two_dimensions(np.pad(image, beyond, mode="edge"), ratio, 0.3)
+    rows, cols = (ratio * np.arange(size // ratio) + phase + beyond for size in image.shape)
+    expected = sample(filtered[None], np.ones(filtered.shape, bool), rows, cols, "sinc")[0]
+    np.testing.assert_allclose(seen(image, ratio, 0.3, phase), expected, rtol=0, atol=1e-6 * image.max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_a_coarser_camera_sees_keeps_its_type(dtype: str):
+    assert seen(np.ones((12, 16), dtype), 4, 0.3, 1.5).dtype == dtype
+
+
+@pytest.mark.parametrize(("ratio", "phase"), [(2, 0.5), (3, 1), (4, 1.5), (4, 2)])
+def test_a_coarse_pixel_reads_as_far_as_it_says(ratio: int, phase: float):
+    image = np.zeros((120, 120))
+    image[60, 60] = 1e9
+    rows, cols = np.nonzero(np.abs(seen(image, ratio, 0.3, phase)) > 1e-12)
+    for hit in (rows, cols):
+        pixels = np.concatenate([ratio * hit, ratio * hit + ratio - 1])
+        assert np.abs(pixels - 60).max() <= reach(ratio, phase)

@@ -56,7 +56,7 @@ def test_truncated_file(tmp_path: Path):
     with Scene.open(pan, ms) as scene:
         canvas = SceneCanvas.of(scene)
         with pytest.raises(SceneError, match=re.escape(str(ms))):
-            list(canvas.crops(96, 1))
+            list(canvas.crops(128, 1))
 
 
 def test_vrt_is_not_opened(tmp_path: Path):
@@ -233,8 +233,8 @@ def test_names_from_several_files(tmp_path: Path):
     with Scene.open(pan, *files, named) as scene:
         assert scene.band_names == ["B2", "B3", "nir"]
         canvas = SceneCanvas.of(scene)
-        (pixels,) = canvas.crops(96, 1)
-        np.testing.assert_allclose(pixels.ms, image[:, :24, :24], rtol=1e-6)
+        (pixels,) = canvas.crops(128, 1)
+        np.testing.assert_allclose(pixels.ms, image, rtol=1e-6)
     with Scene.open(pan, *files, named, names=["a", "b", "c"]) as scene:
         assert scene.band_names == ["a", "b", "c"]
 
@@ -406,8 +406,8 @@ def test_any_ms_file_without_data_is_enough(tmp_path: Path):
     files = [save(tmp_path / f"{i}.tif", hole, WORLD.ms_sheet, nodata=0) for i, hole in enumerate(holes)]
     with Scene.open(pan, *files) as scene:
         assert scene.nodata == 0
-        (pixels,) = SceneCanvas.of(scene).crops(96, 1)
-    expected = np.ones((24, 24), bool)
+        (pixels,) = SceneCanvas.of(scene).crops(128, 1)
+    expected = np.ones((24, 32), bool)
     expected[2, 3] = expected[4, 5] = False
     np.testing.assert_array_equal(pixels.ms_valid, expected)
 

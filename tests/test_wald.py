@@ -10,26 +10,33 @@ from pansharpen_cli.mtf import SENSORS, TAPS, kernel
 from pansharpen_cli.wald import ReducedScene, degrade, reduce
 
 HALF = TAPS // 2
+OFFSETS = np.arange(-5.5, 6)
+HALF_WAY = np.sinc(OFFSETS) * np.sinc(OFFSETS / 6)
+"""Between two pixels: a sinc under a sinc of six lobes."""
+HALF_WAY /= HALF_WAY.sum()
 RNG = np.random.default_rng(12)
 QB = SENSORS["QB"]
 
 
 def slowly(band: np.ndarray, ratio: int, gain: float) -> np.ndarray:
-    """The 41 x 41 correlation, then the value at the middle of every new pixel by Keys' cubic, pixel by pixel."""
-    padded = np.pad(band.astype(np.float64), HALF, mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (TAPS, TAPS))
-    blurred = np.einsum("hwij,ij->hw", windows, kernel(ratio, gain), optimize=True)
-    around = np.pad(blurred, 2, mode="edge")
-    half = np.array([-1, 9, 9, -1]) / 16
+    """The 41 x 41 correlation, then a windowed sinc at the middle of every new pixel, pixel by pixel."""
+    around = blurred(band, ratio, gain, beyond=6)
     result = np.zeros((band.shape[0] // ratio, band.shape[1] // ratio))
     for row in range(result.shape[0]):
         for col in range(result.shape[1]):
-            top, left = row * ratio + (ratio - 1) // 2 + 2, col * ratio + (ratio - 1) // 2 + 2
+            top, left = row * ratio + (ratio - 1) // 2 + 6, col * ratio + (ratio - 1) // 2 + 6
             if ratio % 2:
                 result[row, col] = around[top, left]
             else:
-                result[row, col] = half @ around[top - 1 : top + 3, left - 1 : left + 3] @ half
+                result[row, col] = HALF_WAY @ around[top - 5 : top + 7, left - 5 : left + 7] @ HALF_WAY
     return result
+
+
+def blurred(band: np.ndarray, ratio: int, gain: float, beyond: int = 0) -> np.ndarray:
+    """The 41 x 41 correlation, border replicated, on the band and so many pixels around it."""
+    padded = np.pad(band.astype(np.float64), HALF + beyond, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (TAPS, TAPS))
+    return np.einsum("hwij,ij->hw", windows, kernel(ratio, gain), optimize=True)
 
 
 @pytest.mark.parametrize("ratio", [2, 3, 4])
@@ -38,7 +45,7 @@ def test_against_the_slow_way(data: Path, ratio: int):
         image = file.read()[:2, :72, 60:144].astype(np.float32)
     found = degrade(image, ratio, [0.34, 0.22])
     for band, gain, of_band in zip(image, (0.34, 0.22), found, strict=True):
-        np.testing.assert_allclose(of_band, slowly(band, ratio, gain), rtol=1e-3)
+        np.testing.assert_allclose(of_band, slowly(band, ratio, gain), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("ratio", [2, 3, 4, 5])
@@ -49,7 +56,7 @@ def test_a_ramp_keeps_its_place(ratio: int):
     middle = (ratio - 1) / 2
     rows, cols = np.indices(found.shape)
     expected = (3 * (ratio * rows + middle) - 2 * (ratio * cols + middle)) * kernel(ratio, 0.3).sum()
-    inner = slice(-(-(HALF + 2) // ratio), -(-(HALF + 2) // -ratio))
+    inner = slice(-(-(HALF + 6) // ratio), -(-(HALF + 6) // -ratio))
     np.testing.assert_allclose(found[inner, inner], expected[inner, inner], rtol=0, atol=2e-3)
 
 
@@ -68,7 +75,7 @@ def test_decimation_blurs_no_more_than_the_mtf(ratio: int):
     found = degrade(np.broadcast_to(wave, (1, 20 * ratio, 40 * ratio)), ratio, [0.3])[0]
     taps = kernel(ratio, 0.3).sum(axis=0)
     left = taps @ np.cos(np.pi / ratio * np.arange(-HALF, HALF + 1))
-    assert np.abs(found[:, 12:-12]).mean() == pytest.approx(left, rel=0.02)
+    assert np.abs(found[:, 12:-12]).mean() == pytest.approx(left, rel=0.01)
 
 
 def pair(ratio: int, height: int = 60, width: int = 68) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +84,7 @@ def pair(ratio: int, height: int = 60, width: int = 68) -> tuple[np.ndarray, np.
 
 
 BANDS = "blue", "green", "red", "nir"
+SIZES = (4, 4, 60, 68), (4, 4, 63, 65), (2, 2, 61, 66), (2, 4, 62, 67)
 
 
 def reduced(pan: np.ndarray, ms: np.ndarray, ratio: int, valid: np.ndarray | None = None) -> ReducedScene:
@@ -84,9 +92,7 @@ def reduced(pan: np.ndarray, ms: np.ndarray, ratio: int, valid: np.ndarray | Non
     return reduce("scene", pan, ms, valid, ratio=ratio, sensor=QB, band_names=BANDS)
 
 
-@pytest.mark.parametrize(
-    ("own", "ratio", "height", "width"), [(4, 4, 60, 68), (4, 4, 63, 65), (2, 2, 61, 66), (2, 4, 62, 67)]
-)
+@pytest.mark.parametrize(("own", "ratio", "height", "width"), SIZES)
 def test_sizes(own: int, ratio: int, height: int, width: int):
     pan, ms = pair(own, height, width)
     scene = reduced(pan, ms, ratio)
@@ -106,9 +112,9 @@ def test_sizes(own: int, ratio: int, height: int, width: int):
 def test_the_pan_is_reduced_by_its_own_ratio_and_the_ms_by_the_tasks(own: int, ratio: int):
     pan, ms = pair(own, 48, 48)
     scene = reduced(pan, ms, ratio)
-    np.testing.assert_allclose(scene.pan[0], slowly(pan[0], own, 0.15), rtol=1e-3)
+    np.testing.assert_allclose(scene.pan[0], slowly(pan[0], own, 0.15), rtol=0, atol=1e-3)
     for band, gain, of_band in zip(ms, (0.34, 0.32, 0.30, 0.22), scene.ms, strict=True):
-        np.testing.assert_allclose(of_band, slowly(band, ratio, gain), rtol=1e-3)
+        np.testing.assert_allclose(of_band, slowly(band, ratio, gain), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(("own", "ratio"), [(4, 4), (2, 2), (2, 4)])
@@ -134,4 +140,4 @@ def test_a_gap_in_one_pan_pixel_makes_the_truth_invalid_around():
     scene = reduced(pan, ms, 4, valid)
     distance = np.maximum(np.abs(np.arange(96)[:, None] - 50), np.abs(np.arange(96) - 60))
     assert not scene.valid[distance <= HALF].any()
-    assert scene.valid[distance > HALF + 4].all()
+    assert scene.valid[distance > HALF + 8].all()

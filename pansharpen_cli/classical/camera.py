@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from pansharpen_cli import mtf
-from pansharpen_cli.interpolation import Array, Float64, area_phase, expand, polyphase, taps_at, toolbox_phase
+from pansharpen_cli.interpolation import Array, area_phase, expand, polyphase, toolbox_phase
 
 _STARLET = np.array([1, 4, 6, 4, 1]) / 16
-_SMALLEST_PAIR = 1e-8
-"""Singular values of an MTF kernel below this part of the largest are dropped: 1e-8 of the image's maximum or less."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Camera:
     @property
     def _sampling_halo(self) -> int:
         """PAN pixels outside an MS pixel that its sample reads."""
-        first, weights = _between(self.phase)
+        first, weights = mtf.reading(self.phase)
         return max(-first, first + len(weights) - self.ratio, 0)
 
     @property
@@ -80,59 +77,16 @@ class Camera:
         pan (1, H, W) -> (bands, H, W). Down and up on the same phase, so `pan - blur(pan)` is centred detail.
         """
         gains, band = np.unique([self.sensor.gain(name) for name in self.bands], return_inverse=True)
-        coarse = np.stack([self._through_mtf(pan[0], float(gain)) for gain in gains])
+        coarse = np.stack([mtf.seen(pan[0], self.ratio, float(gain), self.phase) for gain in gains])
         return self.expand(coarse)[band]  # bands of one gain share the work
 
     def starlet(self, pan: Array) -> Array:
         """The PAN (1, H, W) through the starlet low-pass, sampled at the MS positions: (1, H / ratio, W / ratio)."""
-        first, weights = _between(self.phase)
+        first, weights = mtf.reading(self.phase)
         for axis in (1, 2):
             smooth = _starlet(pan, self._levels, axis)
-            pan = _windows(smooth, first, len(weights), self.ratio, axis) @ weights.astype(pan.dtype)
+            pan = mtf.windows(smooth, first, len(weights), self.ratio, axis) @ weights.astype(pan.dtype)
         return pan
-
-    def _through_mtf(self, image: Array, gain: float) -> Array:
-        """`image` (H, W) filtered with the MTF kernel, only at the MS positions: (H / ratio, W / ratio)."""
-        first, down, across = _mtf_taps(self.ratio, gain, self.phase)
-        columns = _windows(image, first, down.shape[1], self.ratio, axis=0).swapaxes(1, 2)
-        rows = down.astype(image.dtype) @ columns  # (h, pairs, W)
-        windows = _windows(rows, first, across.shape[1], self.ratio, axis=2)
-        return np.asarray(np.einsum("hpwt,pt->hw", windows, across.astype(image.dtype)))
-
-
-def _between(phase: float) -> tuple[int, Float64]:
-    """First pixel and weights that read an image at `phase`: Lanczos (it hardly blurs), a single 1 on a pixel."""
-    first, weights = taps_at("lanczos", np.array([phase]))
-    used = np.flatnonzero(np.abs(weights[0]) > 1e-12)
-    return int(first[0] + used[0]), weights[0, used[0] : used[-1] + 1]
-
-
-@lru_cache(maxsize=32)
-def _mtf_taps(ratio: int, gain: float, phase: float) -> tuple[int, Float64, Float64]:
-    """The MTF kernel and the reading at `phase`, as a sum of outer products.
-
-    Returns the first pixel and the taps (pairs, taps) down the columns and across the rows. Rank one is not enough for
-    published numbers; the kernel is symmetric, so its eigenvectors serve both axes.
-    """
-    values, vectors = np.linalg.eigh(mtf.kernel(ratio, gain))
-    used = np.abs(values) > _SMALLEST_PAIR * values[-1]
-    first, weights = _between(phase)
-    across = np.stack([np.convolve(vector, weights) for vector in vectors.T[used]])
-    return first - mtf.TAPS // 2, values[used, None] * across, across
-
-
-def _windows(image: Array, first: int, length: int, step: int, axis: int) -> Array:
-    """A view with one more axis at the end: the `length` pixels along `axis` from step * i + `first` on, for each i.
-
-    The border is replicated.
-    """
-    pad = [(0, 0)] * image.ndim
-    pad[axis] = (max(-first, 0), max(first + length - step, 0))
-    padded = np.pad(image, pad, mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, length, axis=axis)
-    every = [slice(None)] * windows.ndim
-    every[axis] = slice(max(first, 0), max(first, 0) + image.shape[axis], step)
-    return windows[tuple(every)]
 
 
 def _starlet(image: Array, levels: int, axis: int) -> Array:
