@@ -24,6 +24,8 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+ON_BORDER = 1e-6
+"""MS pixels by which a PAN pixel's centre may lie beyond the MS and still be on its border."""
 GAP_ROUNDS = 8
 """MS pixels by which the surroundings grow into gaps, so that a network sees no cliff at their rim."""
 
@@ -38,6 +40,9 @@ class Canvas(ABC):
     @property
     def ratio(self) -> int:
         return self.rows.ratio
+
+    def __str__(self) -> str:
+        return "PAN and MS"
 
     @abstractmethod
     def _read(self, rows: slice, cols: slice) -> _Raw:
@@ -67,7 +72,9 @@ class Canvas(ABC):
         """Square crops of `size` PAN pixels, at most `most` along an axis, spread evenly over the product's extent."""
         grain = int(np.lcm(grain, self.ratio))
         size = -(-size // grain) * grain
-        rows, cols = (spread(axis.size, size, most, grain) for axis in (self.rows, self.cols))
+        # what pads the canvas is left out, but of a canvas smaller than a grain
+        ends = (axis.stop // grain * grain or axis.size for axis in (self.rows, self.cols))
+        rows, cols = (spread(end, size, most, grain) for end in ends)
         return (self.read(Tile(row, col)) for row in rows for col in cols)
 
     @cached_property
@@ -83,7 +90,7 @@ class Canvas(ABC):
                 samples.append(np.concatenate([raw.ms, pan])[:, raw.ms_valid & raw.valid[:: self.ratio, :: self.ratio]])
         values = np.concatenate(samples, axis=1).astype(np.float64)
         if not values.size:
-            raise SceneError("PAN and MS share no pixel where both hold data; check their extents and nodata values")
+            raise SceneError(f"{self} share no pixel where both hold data; check their extents and nodata values")
         return Moments(values.mean(axis=1), values.std(axis=1), np.percentile(values, 99.9, axis=1))
 
 
@@ -109,6 +116,7 @@ class SceneCanvas(Canvas):
     scene: Scene
     phase: float
     resampling: str
+    shift: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def of(
@@ -124,9 +132,10 @@ class SceneCanvas(Canvas):
         """The canvas of `scene` at a `ratio` (default: its own whole one) and a `phase` (default: pixels as areas).
 
         The PAN really lies `shift` (dx, dy) PAN pixels from its stated place, seen from the MS: the MS is moved against
-        that. If it does not fall on the nested grid by itself, it is interpolated once by `resampling`. Short kernels
-        move detail near the Nyquist frequency too little: by 0.35 PAN pixels on a Landsat scene with "cubic", 0.1 with
-        "lanczos", 0.04 with "sinc". Raises SceneError if the ratio does not fit or the two do not overlap.
+        that, and PAN pixels beyond the moved MS are left out. If it does not fall on the nested grid by itself, it is
+        interpolated once by `resampling`. Short kernels move detail near the Nyquist frequency too little: by 0.35 PAN
+        pixels on a Landsat scene with "cubic", 0.1 with "lanczos", 0.04 with "sinc". Raises SceneError if the ratio
+        does not fit or the two do not overlap.
         """
         ratio = ratio or scene.ratio
         if abs(scene.exact_ratio / ratio - 1) > RATIO_TOLERANCE:
@@ -137,11 +146,14 @@ class SceneCanvas(Canvas):
         pan, ms = scene.pan_grid, scene.ms_under_pan
         axes = []
         for pan_axis, ms_axis, moved in ((pan.rows, ms.rows, shift[1]), (pan.cols, ms.cols, shift[0])):
-            where = overlap(pan_axis, ms_axis)
+            where = overlap(pan_axis, ms_axis, moved)
             if where.start >= where.stop:
                 raise SceneError(f"{scene.pan.path} and {scene.ms[0].path} do not overlap; check their CRS and extents")
-            axes.append(nest(where, ratio, phase, moved, reach.multiple_of if reach else 1))
-        return cls(axes[0], axes[1], scene, phase, resampling)
+            axes.append(nest(where, ratio, phase, reach.multiple_of if reach else 1))
+        return cls(axes[0], axes[1], scene, phase, resampling, shift)
+
+    def __str__(self) -> str:
+        return f"{self.scene.pan.path} and {self.scene.ms[0].path}"
 
     @property
     def interpolated(self) -> bool:
@@ -171,6 +183,8 @@ class SceneCanvas(Canvas):
         height, width = rows.stop - rows.start, cols.stop - cols.start
         inside_rows = slice(max(row, 0), min(row + height, grid.height))
         inside_cols = slice(max(col, 0), min(col + width, grid.width))
+        if inside_rows.start >= inside_rows.stop or inside_cols.start >= inside_cols.stop:
+            return np.zeros((1, height, width), np.float32), np.zeros((height, width), bool)
         data, valid = self.scene.pan.read(inside_rows, inside_cols)
         if valid.shape == (height, width):
             return data, valid
@@ -193,17 +207,21 @@ class SceneCanvas(Canvas):
         else:
             ms = sample(image, valid, *where, self.resampling).astype(np.float32)
             ms_valid = valid[np.ix_(*(_nearest(p, n) for p, n in zip(where, valid.shape, strict=True)))]
-        under = []
-        for axis, nested, first, size in zip(
-            (self.rows, self.cols), (rows, cols), (row, col), valid.shape, strict=True
+        under, on_ms = [], []
+        full_size = self.scene.ms_grid.height, self.scene.ms_grid.width
+        for axis, nested, first, size, full in zip(
+            (self.rows, self.cols), (rows, cols), (row, col), valid.shape, full_size, strict=True
         ):
             pan_pixels = np.arange(nested.start * self.ratio, nested.stop * self.ratio, dtype=np.float64)
-            under.append(_nearest(axis.ms_position_of_pan(pan_pixels, self.phase) - first, size))
-        return ms, ms_valid, valid[np.ix_(*under)]
+            position = axis.ms_position_of_pan(pan_pixels, self.phase)
+            on_ms.append((position >= -0.5 - ON_BORDER) & (position <= full - 0.5 + ON_BORDER))
+            under.append(_nearest(position - first, size))
+        return ms, ms_valid, valid[np.ix_(*under)] & np.logical_and.outer(*on_ms)
 
     def _read_reprojected(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
         """Nested MS out of another CRS, and where it has data."""
-        y, x = np.meshgrid(self._pan_edges(self.rows, rows), self._pan_edges(self.cols, cols), indexing="ij")
+        dx, dy = self.shift
+        y, x = np.meshgrid(self._pan_edges(self.rows, rows) + dy, self._pan_edges(self.cols, cols) + dx, indexing="ij")
         pan, ms = self.scene.pan_grid, self.scene.ms_grid
         to_ms = pyproj.Transformer.from_crs(pan.crs, ms.crs, always_xy=True)
         x, y = to_ms.transform(pan.cols.coordinate(x), pan.rows.coordinate(y))
@@ -215,8 +233,8 @@ class SceneCanvas(Canvas):
         return found, inside & valid[_nearest(row, valid.shape[0]), _nearest(col, valid.shape[1])]
 
     def _pan_edges(self, axis: NestedAxis, nested: slice) -> Float64:
-        """PAN edge coordinates of the centres of nested MS samples, moved by the measured shift."""
-        return axis.first + axis.ratio * np.arange(nested.start, nested.stop) + self.phase + axis.shift + 0.5
+        """PAN edge coordinates of the centres of nested MS samples."""
+        return axis.first + axis.ratio * np.arange(nested.start, nested.stop) + self.phase + 0.5
 
     def _read_ms_around(self, rows: Float64, cols: Float64) -> tuple[Float32, Mask, tuple[int, int]]:
         """The part of the MS files around these positions, where all have data, and its first row and column."""

@@ -26,7 +26,7 @@ def parse(text: str) -> Choice:
     """`off`, `report`, `auto` or `DX,DY` in PAN pixels, right and down positive."""
     if text in ("off", "report", "auto"):
         return text  # type: ignore[return-value]
-    number = r"[-+]?\d+(?:\.\d*)?"
+    number = r"[-+]?(?:\d+\.?\d*|\.\d+)"
     if re.fullmatch(rf"{number},{number}", text):
         dx, dy = map(float, text.split(","))
         return dx, dy

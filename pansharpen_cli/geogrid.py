@@ -7,7 +7,6 @@ samples, sample i at i; an *edge* coordinate counts pixel borders, pixel i from 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -49,13 +48,20 @@ class GeoGrid:
         """Pixel size (x, y), units of the CRS."""
         return abs(self.transform.a), abs(self.transform.e)
 
+    def matches(self, other: GeoGrid) -> bool:
+        """True if both have the same pixels, to a thousandth of one."""
+        same = (self.height, self.width, self.crs) == (other.height, other.width, other.crs)
+        corners = [(0, 0), (self.width, self.height)]
+        away = [np.subtract(self.transform @ corner, other.transform @ corner) for corner in corners]
+        return same and bool((np.abs(away) <= 1e-3 * np.array(self.gsd)).all())
+
     def crop(self, rows: slice, cols: slice) -> GeoGrid:
         """The grid of a window; `rows` and `cols` may lie outside."""
         return replace(
             self,
             height=rows.stop - rows.start,
             width=cols.stop - cols.start,
-            transform=self.transform * Affine.translation(cols.start, rows.start),
+            transform=self.transform @ Affine.translation(cols.start, rows.start),
         )
 
 
@@ -86,7 +92,7 @@ class NestedAxis:
 
     Canvas pixel 0 is PAN pixel `first`. The canvas has `size` PAN pixels, of which `start` ... `stop` are put out (the
     rest makes up whole MS pixels and multiples of what a network needs). Nested MS sample i sits on canvas position
-    ratio * i + phase; in the MS file that is position `scale` * i + `offset`, the measured `shift` included.
+    ratio * i + phase; in the MS file that is position `scale` * i + `offset`.
     """
 
     ratio: int
@@ -96,13 +102,15 @@ class NestedAxis:
     stop: int
     scale: float
     offset: float
-    shift: float = 0.0
 
     @property
     def as_is(self) -> bool:
-        """True if nested samples are samples of the file: nothing needs interpolating."""
-        ends = np.array([0, self.size // self.ratio - 1]) * self.scale + self.offset
-        return bool(np.abs(ends - np.round(ends)).max() <= NESTED_WITHIN)
+        """True if nested samples are the file's own, one after the other: nothing needs interpolating."""
+        last = self.size // self.ratio - 1
+        start = round(self.offset)
+        end = start + last * np.sign(self.scale)  # not just any sample: the drift may be a whole MS pixel
+        misses = self.offset - start, self.offset + last * self.scale - end
+        return bool(np.abs(misses).max() <= NESTED_WITHIN)
 
     def ms_positions(self, start: int, stop: int) -> Float64:
         """Positions in the MS file of the nested samples start ... stop - 1."""
@@ -123,16 +131,14 @@ class Overlap:
     scale: float
     offset: float
 
-    @cached_property
-    def ratio(self) -> float:
-        """MS pixel size over PAN pixel size."""
-        return 1 / abs(self.scale)
 
+def overlap(pan: Axis, ms: Axis, shift: float = 0.0) -> Overlap:
+    """The PAN pixels whose centre lies on the MS. Empty (start >= stop) if there are none.
 
-def overlap(pan: Axis, ms: Axis) -> Overlap:
-    """The PAN pixels whose centre lies on the MS. Empty (start >= stop) if there are none."""
+    `shift`: PAN pixels by which the PAN lies further on than its geotransform says (co-registration).
+    """
     scale = pan.step / ms.step
-    offset = ms.edge(pan.origin)
+    offset = ms.edge(pan.origin) + scale * shift
     ends = sorted(((0 - offset) / scale, (ms.size - offset) / scale))
     slack = 1e-6
     return Overlap(
@@ -143,17 +149,16 @@ def overlap(pan: Axis, ms: Axis) -> Overlap:
     )
 
 
-def nest(where: Overlap, ratio: int, phase: float, shift: float, multiple_of: int) -> NestedAxis:
+def nest(where: Overlap, ratio: int, phase: float, multiple_of: int) -> NestedAxis:
     """Put a nested MS grid under the overlap, as near to the MS file's own samples as whole PAN pixels allow.
 
-    `shift`: PAN pixels by which the PAN lies further on than the geotransforms say (co-registration).
     The canvas starts up to ratio - 1 PAN pixels early so that grids a whole number of PAN pixels apart need no
     interpolation, and its size is a multiple of `multiple_of` and `ratio`.
     """
     scale = where.scale * ratio
 
     def offset(first: int) -> float:
-        return where.scale * (first + phase + shift + 0.5) + where.offset - 0.5
+        return where.scale * (first + phase + 0.5) + where.offset - 0.5
 
     def miss(first: int) -> float:
         middle = scale * ((where.stop - first) // (2 * ratio)) + offset(first)
@@ -162,4 +167,4 @@ def nest(where: Overlap, ratio: int, phase: float, shift: float, multiple_of: in
     first = min(range(where.start, where.start - ratio, -1), key=lambda f: round(miss(f), 6))
     grain = int(np.lcm(ratio, multiple_of))
     size = -(-(where.stop - first) // grain) * grain
-    return NestedAxis(ratio, first, size, where.start - first, where.stop - first, scale, offset(first), shift)
+    return NestedAxis(ratio, first, size, where.start - first, where.stop - first, scale, offset(first))

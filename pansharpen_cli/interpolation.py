@@ -157,25 +157,40 @@ def _expand_axis(image: Array, filters: Polyphase, axis: int, border: str) -> Ar
     return np.asarray((phases if axis == -1 else phases.swapaxes(-1, -2)).reshape(shape))
 
 
+def windows(image: Array, first: int, length: int, step: int, axis: int) -> Array:
+    """A view with one more axis at the end: the `length` pixels along `axis` from step * i + `first` on, for each i.
+
+    The border is replicated.
+    """
+    pad = [(0, 0)] * image.ndim
+    pad[axis] = (max(-first, 0), max(first + length - step, 0))
+    padded = np.pad(image, pad, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, length, axis=axis)
+    every = [slice(None)] * windows.ndim
+    every[axis] = slice(max(first, 0), max(first, 0) + image.shape[axis], step)
+    return windows[tuple(every)]
+
+
 def sample(image: Array, valid: npt.NDArray[np.bool_], rows: Float64, cols: Float64, kernel: str) -> Array:
     """`image` (bands, h, w) at the positions rows x cols: (bands, len(rows), len(cols)).
 
     Pixels that are not `valid` (h, w) take no part; beyond the border the last pixel is repeated. Where nothing valid
     is in reach the value is 0.
     """
-    weighted = np.concatenate([image * valid, valid[None].astype(image.dtype)])
+    weighted = _weighted(image, valid)
     for axis, positions in ((1, rows), (2, cols)):
         first, weights = taps_at(kernel, positions)
         samples = np.clip(first[:, None] + np.arange(weights.shape[1]), 0, weighted.shape[axis] - 1)
         gathered = np.take(weighted, samples, axis=axis)
         taps = weights.astype(image.dtype)
         weighted = np.einsum("bntw,nt->bnw" if axis == 1 else "bhnt,nt->bhn", gathered, taps)
-    return _weighted_mean(weighted)
+    found, trusted = _weighted_mean(weighted, kernel)
+    return found if trusted.all() else np.where(trusted, found, sample(image, valid, rows, cols, "bilinear"))
 
 
 def sample_at(image: Array, valid: npt.NDArray[np.bool_], rows: Float64, cols: Float64, kernel: str) -> Array:
     """`image` (bands, h, w) at scattered positions: `rows` and `cols` (n, m) -> (bands, n, m). Else as `sample`."""
-    weighted = np.concatenate([image * valid, valid[None].astype(image.dtype)])
+    weighted = _weighted(image, valid)
     first_row, row_weights = taps_at(kernel, rows.ravel())
     first_col, col_weights = taps_at(kernel, cols.ravel())
     total = np.zeros((len(weighted), rows.size), dtype=image.dtype)
@@ -184,13 +199,22 @@ def sample_at(image: Array, valid: npt.NDArray[np.bool_], rows: Float64, cols: F
         for j in range(col_weights.shape[1]):
             col = np.clip(first_col + j, 0, image.shape[2] - 1)
             total += weighted[:, row, col] * (row_weights[:, i] * col_weights[:, j]).astype(image.dtype)
-    return _weighted_mean(total.reshape(len(weighted), *rows.shape))
+    found, trusted = _weighted_mean(total.reshape(len(weighted), *rows.shape), kernel)
+    return found if trusted.all() else np.where(trusted, found, sample_at(image, valid, rows, cols, "bilinear"))
 
 
-def _weighted_mean(weighted: Array) -> Array:
+def _weighted(image: Array, valid: npt.NDArray[np.bool_]) -> Array:
+    """Values where they are `valid`, and the weights 1 and 0 as a last band."""
+    return np.concatenate([np.where(valid, image, 0), valid[None]], dtype=image.dtype)
+
+
+def _weighted_mean(weighted: Array, kernel: str) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """The mean, and where it can be trusted: beside a gap negative lobes can leave little weight, or less than none."""
     total, weight = weighted[:-1], weighted[-1]
-    # negative lobes can leave a small or negative weight beside a gap: there is nothing to trust
-    return np.asarray(np.where(weight > 0.25, total / np.where(weight > 0.25, weight, 1), 0), dtype=weighted.dtype)
+    if kernel == "bilinear":  # has none
+        return np.asarray(total / np.where(weight > 0, weight, 1)), np.ones(weight.shape, bool)
+    trusted = weight > 0.25
+    return np.asarray(total / np.where(trusted, weight, 1)), trusted
 
 
 def grow(image: Array, valid: npt.NDArray[np.bool_], rounds: int, level: Array) -> Array:
@@ -200,7 +224,7 @@ def grow(image: Array, valid: npt.NDArray[np.bool_], rounds: int, level: Array) 
     A filled value depends on `rounds` pixels around it and no more, so tiles that read that much agree.
     """
     known = valid.astype(image.dtype)
-    filled = image * known
+    filled = np.where(valid, image, 0)  # not a product: a gap may hold NaN
     for _ in range(rounds):
         if known.all():
             return filled

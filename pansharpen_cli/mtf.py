@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.interpolation import taps_at
+from pansharpen_cli.interpolation import taps_at, windows
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -61,20 +61,19 @@ SENSORS: dict[str, Sensor] = {
 """Published gains, by the names the field uses."""
 
 
-def gaussian_frequency_sigma(ratio: float, gain: float, samples: int = TAPS - 1) -> float:
+def gaussian_frequency_sigma(ratio: float, gain: float) -> float:
     """Standard deviation, in samples of a `TAPS`-point spectrum, of the Gaussian that has `gain` at 1/(2 ratio)."""
-    return float(samples / (2 * ratio) / np.sqrt(-2 * np.log(gain)))
+    return float((TAPS - 1) / (2 * ratio) / np.sqrt(-2 * np.log(gain)))
 
 
 @lru_cache(maxsize=64)
-def kernel(ratio: float, gain: float, samples: int = TAPS - 1) -> npt.NDArray[np.float64]:
+def kernel(ratio: float, gain: float) -> npt.NDArray[np.float64]:
     """The (41, 41) low-pass filter for an MS that is `ratio` times coarser, `gain` at its Nyquist frequency.
 
-    Not normalised: its sum is 0.998 (the toolbox's kernels are like that, and published numbers with them).
-    `samples` is 40 for MTF filters; the toolbox's general low-pass uses 41.
+    Not normalised: its sum is 0.9977 ... 0.9997 (the toolbox's kernels are like that, and published numbers with them).
     """
     half = TAPS // 2
-    sigma = gaussian_frequency_sigma(ratio, gain, samples)
+    sigma = gaussian_frequency_sigma(ratio, gain)
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     response = np.exp(-(x**2 + y**2) / (2 * sigma**2))
     response[response < np.finfo(float).eps] = 0
@@ -85,35 +84,6 @@ def kernel(ratio: float, gain: float, samples: int = TAPS - 1) -> npt.NDArray[np
     result = ideal * np.where(radius > 1, 0, window)
     result.setflags(write=False)
     return result
-
-
-@lru_cache(maxsize=64)
-def taps(ratio: float, gain: float, samples: int = TAPS - 1) -> npt.NDArray[np.float64]:
-    """The 41 taps of the kernel's rank-one form: kernel ~ outer(taps, taps), within 1e-3 DN on real images."""
-    values, vectors = np.linalg.eigh(kernel(ratio, gain, samples))
-    first = vectors[:, -1] * np.sqrt(values[-1])  # eigh sorts upwards
-    return np.asarray(first * np.sign(first.sum()))
-
-
-def low_pass(image: FloatArray, ratio: float, gain: float) -> npt.NDArray[np.float64]:
-    """`image` (..., row, col) as a camera with this MTF sees it, on the same grid; the border is replicated.
-
-    Uses the kernel's rank-one form: within 1e-3 DN of the two-dimensional filter.
-    """
-    filtered = np.asarray(image, dtype=np.float64)
-    for axis in (-2, -1):
-        filtered = _correlate(filtered, taps(ratio, gain), axis)
-    return filtered
-
-
-def _correlate(image: npt.NDArray[np.float64], filters: FloatArray, axis: int) -> npt.NDArray[np.float64]:
-    """One-dimensional correlation along `axis`, the border replicated."""
-    half = len(filters) // 2
-    pad = [(0, 0)] * image.ndim
-    pad[axis] = (half, half)
-    padded = np.pad(image, pad, mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, len(filters), axis=axis)
-    return np.asarray(windows @ filters)
 
 
 def seen(image: FloatArray, ratio: int, gain: float, phase: float) -> FloatArray:
@@ -155,17 +125,3 @@ def _sampled_kernel(
     first, weights = reading(phase)
     across = np.stack([np.convolve(vector, weights) for vector in vectors.T[used]])
     return first - TAPS // 2, values[used, None] * across, across
-
-
-def windows(image: FloatArray, first: int, length: int, step: int, axis: int) -> FloatArray:
-    """A view with one more axis at the end: the `length` pixels along `axis` from step * i + `first` on, for each i.
-
-    The border is replicated.
-    """
-    pad = [(0, 0)] * image.ndim
-    pad[axis] = (max(-first, 0), max(first + length - step, 0))
-    padded = np.pad(image, pad, mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, length, axis=axis)
-    every = [slice(None)] * windows.ndim
-    every[axis] = slice(max(first, 0), max(first, 0) + image.shape[axis], step)
-    return windows[tuple(every)]

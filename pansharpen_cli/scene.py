@@ -76,7 +76,7 @@ class Raster:
             )
         if not GeoGrid(1, 1, dataset.transform).upright:
             raise SceneError(f"{self.path} has a rotated or sheared geotransform; warp it to an upright grid first")
-        if any(np.issubdtype(np.dtype(kind), np.complexfloating) for kind in dataset.dtypes if "complex" in kind):
+        if any("complex" in kind for kind in dataset.dtypes):  # GDAL's complex integers are no NumPy type
             raise SceneError(f"{self.path} holds complex numbers; only real images can be sharpened")
 
     def _choose(self, bands: Sequence[int] | None) -> None:
@@ -133,9 +133,11 @@ class Raster:
                 valid = mask > 0
             elif self.nodata is None or np.isnan(self.nodata):
                 valid = np.ones(raw.shape[1:], bool)
-            else:
+            elif np.issubdtype(raw.dtype, np.floating):
                 valid = (raw != raw.dtype.type(self.nodata)).any(axis=0)
-        except (RasterioIOError, OverflowError) as error:
+            else:  # compared as numbers: the type may not hold the value
+                valid = (raw != self.nodata).any(axis=0)
+        except RasterioIOError as error:
             raise SceneError(f"{self.path} cannot be read at rows {rows.start}-{rows.stop}: {error}") from error
         if np.issubdtype(raw.dtype, np.floating):
             valid &= np.isfinite(raw).all(axis=0)
@@ -183,6 +185,8 @@ class Scene:
 
         Raises SceneError in one sentence for whatever cannot be sharpened.
         """
+        if not ms:
+            raise SceneError(f"{pan} has no MS with it; give the MS files after the PAN")
         with ExitStack() as opened:
             rasters = []
             for path, indexes in [(pan, None), *((path, bands) for path in ms)]:
@@ -196,7 +200,9 @@ class Scene:
 
     def _rename(self, names: Sequence[str]) -> None:
         if len(names) != len(self.band_names):
-            raise SceneError(f"{len(names)} band names for {len(self.band_names)} MS bands; name every band once")
+            raise SceneError(
+                f"{self.ms[0].path} gives {len(self.band_names)} bands but {len(names)} names were given; name each once"
+            )
         rest = list(names)
         for raster in self.ms:
             raster.names, rest = rest[: len(raster.names)], rest[len(raster.names) :]
@@ -206,7 +212,7 @@ class Scene:
         if len(pan.indexes) != 1:
             raise SceneError(f"{pan.path} has {len(pan.indexes)} bands; a PAN has one (is it the MS?)")
         for raster in self.ms[1:]:
-            if raster.grid != first.grid:
+            if not raster.grid.matches(first.grid):
                 raise SceneError(f"{raster.path} is not on the pixel grid of {first.path}; resample it first")
         if pan.georeferenced != first.georeferenced:
             lone = first if pan.georeferenced else pan
@@ -221,6 +227,12 @@ class Scene:
             raise SceneError(f"{first.path} has smaller pixels than {pan.path}; give the PAN first, then the MS")
         if self.exact_ratio < 1.5:
             raise SceneError(f"{first.path} has pixels as small as {pan.path}'s; there is nothing to sharpen")
+        across, down = (m / p for m, p in zip(self.ms_under_pan.gsd, self.pan_grid.gsd, strict=True))
+        if abs(across / down - 1) > 2 * RATIO_TOLERANCE:
+            raise SceneError(
+                f"{first.path} has pixels {across:.3g} times as wide as {pan.path} but {down:.3g} times as high; "
+                "resample it to one ratio first"
+            )
 
     @property
     def band_names(self) -> list[str]:

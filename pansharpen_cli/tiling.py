@@ -128,5 +128,5 @@ def spread(size: int, crop: int, count: int, grain: int) -> list[Span]:
         return [Span(0, size, 0, size)]
     room = (size - crop) // grain
     count = min(count, size // crop, room + 1)
-    starts = sorted({round(i * room / max(count - 1, 1)) * grain for i in range(count)})
+    starts = sorted({round(i * room / (count - 1)) * grain for i in range(count)}) if count > 1 else [room // 2 * grain]
     return [Span(s, s + crop, s, s + crop) for s in starts]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from pansharpen_cli.metrics.reduced_resolution import ergas
-from pansharpen_cli.mtf import low_pass
+from pansharpen_cli.mtf import seen
 from pansharpen_cli.networks.adknet import ADKNet
 
 SCALE = 2047  # 11 bits
@@ -18,7 +18,7 @@ CROP = 64  # PAN pixels of the official training patches
 
 def degraded(image: np.ndarray) -> np.ndarray:
     """Through the MTF (gain 0.3), decimated where the official training data has its samples: 4i + 2."""
-    return np.stack([low_pass(band, 4, 0.3) for band in image])[:, 2::4, 2::4]
+    return np.stack([seen(band, 4, 0.3, phase=2) for band in image])
 
 
 def tensor(image: np.ndarray) -> torch.Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pansharpen_cli import mtf
-from pansharpen_cli.interpolation import Array, area_phase, expand, polyphase, toolbox_phase
+from pansharpen_cli.interpolation import Array, area_phase, expand, polyphase, toolbox_phase, windows
 
 _STARLET = np.array([1, 4, 6, 4, 1]) / 16
 
@@ -85,7 +85,7 @@ class Camera:
         first, weights = mtf.reading(self.phase)
         for axis in (1, 2):
             smooth = _starlet(pan, self._levels, axis)
-            pan = mtf.windows(smooth, first, len(weights), self.ratio, axis) @ weights.astype(pan.dtype)
+            pan = windows(smooth, first, len(weights), self.ratio, axis) @ weights.astype(pan.dtype)
         return pan
 
 
