@@ -78,9 +78,8 @@ def _classical(name: str, reason: str, scene: Scene) -> Method:
 
 
 def _model(model: zoo.Model, reason: str, scene: Scene) -> Method:
-    order = _order(model, scene)
-    if order is None:
-        order = list(range(len(scene.band_names)))
+    order = _order(model, scene) or list(range(len(scene.band_names)))
+    if _order(model, scene) is None or not _named(scene):
         log.warning(
             "the bands %s are taken as %s, in this order; --band-names says otherwise",
             ", ".join(scene.band_names),
@@ -98,10 +97,13 @@ def _misfit(model: zoo.Model, scene: Scene) -> str | None:
 
 def _order(model: zoo.Model, scene: Scene) -> list[int] | None:
     """Where the model's bands stand in the scene; a scene that names no band is taken to have the model's order."""
-    names = [canonical_band(name) for name in scene.band_names]
-    if not any(name in WAVELENGTHS for name in names):
-        return list(range(len(names)))
-    return model.spec.order_of(names)
+    if not _named(scene):
+        return list(range(len(scene.band_names)))
+    return model.spec.order_of([canonical_band(name) for name in scene.band_names])
+
+
+def _named(scene: Scene) -> bool:
+    return any(canonical_band(name) in WAVELENGTHS for name in scene.band_names)
 
 
 def _score(model: zoo.Model) -> float:

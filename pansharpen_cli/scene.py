@@ -201,7 +201,7 @@ class Scene:
     def _rename(self, names: Sequence[str]) -> None:
         if len(names) != len(self.band_names):
             raise SceneError(
-                f"{self.ms[0].path} gives {len(self.band_names)} bands but {len(names)} names were given; name each once"
+                f"{self.ms[0].path} has {len(self.band_names)} bands but {len(names)} names were given; name each once"
             )
         rest = list(names)
         for raster in self.ms:

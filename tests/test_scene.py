@@ -175,7 +175,7 @@ def test_no_such_band(tmp_path: Path):
 
 def test_too_few_names(tmp_path: Path):
     pan, ms = WORLD.write(tmp_path)
-    with pytest.raises(SceneError, match="gives 3 bands but 2 names"):
+    with pytest.raises(SceneError, match="has 3 bands but 2 names"):
         Scene.open(pan, ms, names=["a", "b"])
 
 
