@@ -13,8 +13,9 @@ from pansharpen_cli.evaluation import classical_scores, sharpen
 from pansharpen_cli.mtf import SENSORS
 from pansharpen_cli.networks import build
 from pansharpen_cli.radiometry import Radiometry
+from pansharpen_cli.reduced import load
 from pansharpen_cli.training import loop
-from pansharpen_cli.training.dataset import Patches, load
+from pansharpen_cli.training.dataset import Patches
 from pansharpen_cli.training.make import Training, make_model
 from pansharpen_cli.training.recipes import RECIPES
 from pansharpen_cli.wald import ReducedScene
@@ -129,9 +130,10 @@ def test_a_model_from_real_scenes(data: Path, tmp_path: Path):
 
 
 def test_missing_bands_and_classical_scores(data: Path):
+    files = data / "l8_plain_b/pan.tif", data / "l8_plain_b/ms.tif"
     with pytest.raises(SceneError, match="has no band rededge"):
-        load(data / "l8_plain_b", bands=["blue", "rededge"], ratio=2, sensor=SENSORS["generic"])
-    reduced = load(data / "l8_plain_b", bands=BANDS, ratio=2, sensor=SENSORS["generic"])
+        load(*files, bands=["blue", "rededge"], sensor=SENSORS["generic"])
+    reduced = load(*files, bands=BANDS, sensor=SENSORS["generic"])
     assert reduced.ratio == 2
     scores = classical_scores([reduced], SENSORS["generic"])
     assert scores["mtf-glp-fs"].ergas < scores["exp"].ergas

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.canvas import ArrayCanvas, SceneCanvas
-from pansharpen_cli.coregistration import measure, to_apply
+from pansharpen_cli.canvas import ArrayCanvas
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.mtf import Sensor
 from pansharpen_cli.radiometry import Radiometry, Scaling
-from pansharpen_cli.scene import Scene, canonical_band
-from pansharpen_cli.tiling import Span, Tile
-from pansharpen_cli.wald import ReducedScene, reduce
+from pansharpen_cli.wald import ReducedScene
 
 Float32 = npt.NDArray[np.float32]
 
@@ -25,25 +20,6 @@ FLAT = 0.02
 
 STRIDE = 0.5
 """Patches overlap by half; an epoch draws as many as there are."""
-
-
-def load(folder: Path, *, bands: Sequence[str], ratio: int, sensor: Sensor) -> ReducedScene:
-    """Open `folder`/pan.tif and ms.tif, co-register, and degrade them to a task of `ratio` with these `bands`.
-
-    Raises SceneError if a band is missing.
-    """
-    with Scene.open(folder / "pan.tif", folder / "ms.tif") as scene:
-        names = [canonical_band(name) for name in scene.band_names]
-        missing = [band for band in bands if band not in names]
-        if missing:
-            raise SceneError(f"{folder} has no band {', '.join(missing)}; it has {', '.join(names)}")
-        canvas = SceneCanvas.of(scene, shift=to_apply("auto", measure(SceneCanvas.of(scene))))
-        whole = Tile(*(Span(axis.start, axis.stop, 0, axis.size) for axis in (canvas.rows, canvas.cols)))
-        pixels = canvas.read(whole)
-        ms = pixels.ms[[names.index(band) for band in bands]]
-        return reduce(
-            str(folder), pixels.pan, ms, pixels.valid, ratio=ratio, sensor=sensor, band_names=bands
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

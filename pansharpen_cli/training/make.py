@@ -17,10 +17,12 @@ from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
 from pansharpen_cli.mtf import SENSORS
 from pansharpen_cli.networks import build
 from pansharpen_cli.radiometry import Radiometry
+from pansharpen_cli.reduced import load
 from pansharpen_cli.training.card import card
-from pansharpen_cli.training.dataset import Patches, load
+from pansharpen_cli.training.dataset import Patches
 from pansharpen_cli.training.loop import Progress, train
 from pansharpen_cli.training.recipes import RECIPES
+from pansharpen_cli.wald import ReducedScene
 from pansharpen_cli.zoo import Model, save
 
 
@@ -52,11 +54,7 @@ def make_model(job: Training, on_step: Callable[[Progress], None] = lambda progr
     recipe = RECIPES[job.recipe]
     recipe = replace(recipe, batch=job.batch or recipe.batch)
     radiometry = Radiometry("scene")
-    sensor = SENSORS[job.sensor]
-    scenes, validation = (
-        [load(folder, bands=job.bands, ratio=job.ratio, sensor=sensor) for folder in folders]
-        for folders in (job.scenes, job.validation)
-    )
+    scenes, validation = ([_load(folder, job) for folder in folders] for folders in (job.scenes, job.validation))
     patches = Patches(scenes, radiometry, recipe.patch, job.seed)
     steps = job.steps or recipe.epochs * max(1, len(patches) // recipe.batch)
     torch.manual_seed(job.seed)
@@ -68,7 +66,7 @@ def make_model(job: Training, on_step: Callable[[Progress], None] = lambda progr
         state=job.output / "training.state", where=where, on_step=on_step,
     )  # fmt: skip
     network.load_state_dict(weights)
-    table = {**classical_scores(validation, sensor), job.output.name: scores}
+    table = {**classical_scores(validation, SENSORS[job.sensor]), job.output.name: scores}
     spec = ModelSpec(
         name=job.output.name,
         network=job.network,
@@ -96,3 +94,10 @@ def make_model(job: Training, on_step: Callable[[Progress], None] = lambda progr
     model = save(job.output, spec, network, card(spec, sum(p.numel() for p in network.parameters())))
     (job.output / "training.state").unlink()
     return model
+
+
+def _load(folder: Path, job: Training) -> ReducedScene:
+    return load(
+        folder / "pan.tif", folder / "ms.tif", name=folder.name,
+        sensor=SENSORS[job.sensor], bands=job.bands, ratio=job.ratio,
+    )  # fmt: skip
