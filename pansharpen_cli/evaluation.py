@@ -32,11 +32,16 @@ class Scores:
         return asdict(self)
 
 
-def sharpen(scene: ReducedScene, backend: Backend, radiometry: Radiometry | None) -> npt.NDArray[np.float32]:
-    """HRMS of a reduced scene in DN, (bands, H, W): as a product would be made, in one tile."""
+def sharpen(
+    scene: ReducedScene, backend: Backend, radiometry: Radiometry | None, order: tuple[int, ...] | None = None
+) -> npt.NDArray[np.float32]:
+    """HRMS of a reduced scene in DN, (bands, H, W): as a product would be made, in one tile.
+
+    `order`: the scene's index of each band that the backend works on.
+    """
     canvas = ArrayCanvas.of(scene.pan, scene.ms, scene.valid, backend.reach)
     size = max(canvas.rows.size, canvas.cols.size)
-    order = tuple(range(len(scene.band_names)))
+    order = order or tuple(range(len(scene.band_names)))
     sharpener = Sharpener.observing(backend, radiometry, canvas, order, size)
     whole = Tile(*(Span(0, axis.stop, 0, axis.size) for axis in (canvas.rows, canvas.cols)))
     return sharpener(canvas.read(whole))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.backend import Backend
@@ -14,12 +16,25 @@ from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.modelspec import WAVELENGTHS
 from pansharpen_cli.mtf import Sensor
 from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.scene import RATIO_TOLERANCE, Scene, canonical_band
+from pansharpen_cli.scene import RATIO_TOLERANCE, canonical_band
 
 log = logging.getLogger(__name__)
 
 FALLBACK = "mtf-glp-fs"
 """The classical method that `auto` takes where no model fits: the best of them on the validation scenes."""
+
+
+class Subject(Protocol):
+    """What must be known of a scene, or of a scene at reduced resolution, to choose a method for it."""
+
+    @property
+    def band_names(self) -> Sequence[str]: ...
+
+    @property
+    def exact_ratio(self) -> float: ...
+
+    @property
+    def ratio(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -41,9 +56,10 @@ class Method:
         """The units it works in; None is DN."""
         return self.model.spec.radiometry if self.model else None
 
-    def backend(self, bands: list[str], sensor: Sensor, device: str) -> tuple[Backend, str]:
-        """The backend for a scene with these canonical `bands`, and the device it runs on."""
+    def backend(self, scene: Subject, sensor: Sensor, device: str) -> tuple[Backend, str]:
+        """The backend for a scene, and the device it runs on."""
         if self.model is None:
+            bands = [canonical_band(name) for name in scene.band_names]
             return METHODS[self.name](Camera.of_scene(self.ratio, bands, sensor)), "cpu"
         from pansharpen_cli.backends import torch_backend
 
@@ -51,7 +67,7 @@ class Method:
         return torch_backend.TorchBackend(self.model.load(), self.model.spec.crop, where), str(where)
 
 
-def choose(name: str, scene: Scene) -> Method:
+def choose(name: str, scene: Subject) -> Method:
     """The method called `name`, or for "auto" the best that fits the scene.
 
     Raises ModelError if there is none of that name, or if it does not fit: with the reason and what would fit.
@@ -73,11 +89,11 @@ def choose(name: str, scene: Scene) -> Method:
     return _model(model, "as asked", scene)
 
 
-def _classical(name: str, reason: str, scene: Scene) -> Method:
+def _classical(name: str, reason: str, scene: Subject) -> Method:
     return Method(name, reason, scene.ratio, area_phase(scene.ratio), tuple(range(len(scene.band_names))))
 
 
-def _model(model: zoo.Model, reason: str, scene: Scene) -> Method:
+def _model(model: zoo.Model, reason: str, scene: Subject) -> Method:
     order = _order(model, scene) or list(range(len(scene.band_names)))
     if _order(model, scene) is None or not _named(scene):
         log.warning(
@@ -88,21 +104,21 @@ def _model(model: zoo.Model, reason: str, scene: Scene) -> Method:
     return Method(model.name, reason, model.spec.ratio, model.spec.phase, tuple(order), model)
 
 
-def _misfit(model: zoo.Model, scene: Scene) -> str | None:
+def _misfit(model: zoo.Model, scene: Subject) -> str | None:
     guide = model.spec.options.get("guide_bands", 1)
     if guide != 1:
         return f"it wants a guide of {guide} bands, and a PAN has one"
     return model.spec.misfit(len(scene.band_names), scene.exact_ratio, RATIO_TOLERANCE)
 
 
-def _order(model: zoo.Model, scene: Scene) -> list[int] | None:
+def _order(model: zoo.Model, scene: Subject) -> list[int] | None:
     """Where the model's bands stand in the scene; a scene that names no band is taken to have the model's order."""
     if not _named(scene):
         return list(range(len(scene.band_names)))
     return model.spec.order_of([canonical_band(name) for name in scene.band_names])
 
 
-def _named(scene: Scene) -> bool:
+def _named(scene: Subject) -> bool:
     return any(canonical_band(name) in WAVELENGTHS for name in scene.band_names)
 
 

@@ -26,7 +26,7 @@ from pansharpen_cli.method import Method, choose
 from pansharpen_cli.mtf import SENSORS
 from pansharpen_cli.radiometry import quantise
 from pansharpen_cli.registration import Shift
-from pansharpen_cli.scene import Nodata, Scene, canonical_band
+from pansharpen_cli.scene import Nodata, Scene
 from pansharpen_cli.tiling import Pixels
 from pansharpen_cli.writer import ProductWriter
 
@@ -95,7 +95,7 @@ def sharpen(job: Job, on_tile: Callable[[int, int], None] = lambda done, total: 
         digests = beside.submit(_digests, [job.pan, *job.ms])
         method = choose(job.model, scene)
         log.info("%s: %s", method.name, method.reason)
-        backend, device = method.backend([canonical_band(b) for b in scene.band_names], SENSORS[job.sensor], job.device)
+        backend, device = method.backend(scene, SENSORS[job.sensor], job.device)
         shift = None if job.coregister == "off" else measure(SceneCanvas.of(scene, resampling=job.resampling))
         applied = to_apply(job.coregister, shift or Shift(0, 0, 0, 0, 0))
         _tell(shift, applied)

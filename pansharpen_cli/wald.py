@@ -38,6 +38,10 @@ class ReducedScene:
     def ratio(self) -> int:
         return int(self.pan.shape[-1] // self.ms.shape[-1])
 
+    @property
+    def exact_ratio(self) -> float:
+        return float(self.ratio)
+
 
 def degrade(image: npt.NDArray[np.floating], ratio: int, gains: Sequence[float]) -> Float64:
     """`image` (bands, ratio h, ratio w) through an MTF with these `gains`, one a band, decimated to (bands, h, w).
