@@ -11,6 +11,7 @@ from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.fusionnet import DMAFusionNet, FusionNet
 from pansharpen_cli.networks.lagnet import DMALAGNet, LAGNet
 from pansharpen_cli.networks.network import Network
+from pansharpen_cli.networks.per_band import PerBandADKNet, PerBandPreMixB
 from pansharpen_cli.networks.premix import PreMixB, PreMixH
 
 NETWORKS: dict[str, type[Network]] = {
@@ -22,6 +23,8 @@ NETWORKS: dict[str, type[Network]] = {
     "dma-fusionnet": DMAFusionNet,
     "lagnet": LAGNet,
     "dma-lagnet": DMALAGNet,
+    "adknet-per-band": PerBandADKNet,
+    "premix-b-per-band": PerBandPreMixB,
 }
 
 

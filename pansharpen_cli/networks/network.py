@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 SceneStatistics = dict[str, Tensor]
-"""Frozen global values of one scene: name of the layer's value -> (1, K)."""
+"""Frozen global values of one scene: name of the layer's value -> (1, K), or a row a band in a network per band."""
 
 Reduction = Callable[..., Tensor]
 """Maps pixels (N, C, P), one or several such tensors, to (N, K): one row of values an image."""
@@ -44,7 +44,10 @@ class Jointly(Pooling):
         self.statistics: SceneStatistics = {}
 
     def __call__(self, name: str, reduce: Reduction, *maps: Tensor) -> Tensor:
-        value = reduce(*(m.transpose(0, 1).flatten(1)[None] for m in maps))
+        return self.keep(name, reduce(*(m.transpose(0, 1).flatten(1)[None] for m in maps)))
+
+    def keep(self, name: str, value: Tensor) -> Tensor:
+        """Remember `value`, and give it back."""
         self.statistics[name] = value
         return value
 
@@ -79,6 +82,7 @@ class Network(nn.Module):
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         network = super().__new__(cls)
         given = inspect.signature(cls.__init__).bind(network, *arguments, **options).arguments
+        given |= given.pop("options", {})  # of a constructor that passes its options on
         network.__dict__["options"] = {k: v for k, v in given.items() if k not in ("self", "bands", "ratio")}
         return network
 
