@@ -13,10 +13,10 @@ from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.interpolation import area_phase
-from pansharpen_cli.modelspec import WAVELENGTHS
+from pansharpen_cli.modelspec import WAVELENGTHS, canonical_band
 from pansharpen_cli.mtf import Sensor
 from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.scene import RATIO_TOLERANCE, canonical_band
+from pansharpen_cli.scene import RATIO_TOLERANCE
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -17,6 +19,21 @@ WAVELENGTHS = {
     **{"nir": 0.83, "nir2": 0.95, "swir1": 1.65, "swir2": 2.2},
 }
 """Centre wavelengths in micrometres that stand for a band's name; sensors differ by some hundredths."""
+
+
+_ALIASES = {
+    "nir1": "nir",
+    "nearinfrared": "nir",
+    "coastalblue": "coastal",
+    "coastalaerosol": "coastal",
+    "swir": "swir1",
+}
+
+
+def canonical_band(name: str) -> str:
+    """A band's name as models know it: "Red Edge" -> "rededge", "NIR1" -> "nir"."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return _ALIASES.get(plain, plain)
 
 
 @dataclass(frozen=True)
@@ -80,13 +97,26 @@ class ModelSpec:
         return spec
 
     def _check(self, source: str) -> None:
-        whole = [("ratio", self.ratio, 1), ("crop", self.crop, 0), ("halo", self.halo, 0)]
-        whole += [("multiple_of", self.multiple_of, 1), ("alignment", self.alignment, 1)]
-        for name, value, least in whole:
-            if not isinstance(value, int) or not least <= value <= 4096:
-                raise ModelError(f"{source}: {name} must be a whole number from {least} to 4096, not {value!r}")
-        if not self.bands or not isinstance(self.options, dict):
-            raise ModelError(f"{source}: bands and options must be given")
+        """Raises ModelError for values that JSON can hold but no model can have."""
+        names = self.band_names
+        for sound, demand in (
+            (_is_text(self.name) and _is_text(self.network), "name and network are texts"),
+            (isinstance(self.options, dict), "options are named"),
+            (
+                bool(names) and all(map(_is_text, names)) and len(set(names)) == len(names),
+                "bands have names of their own",
+            ),
+            (_is_whole(self.ratio, 2, 16), "ratio is a whole number from 2 to 16"),
+            (_is_number(self.phase) and -1 <= self.phase <= self.ratio, "phase is a position within an MS pixel"),
+            (all(_is_whole(n, 0, 4096) for n in (self.crop, self.halo)), "crop and halo are 0 ... 4096 PAN pixels"),
+            (
+                all(_is_whole(n, 1, 4096) for n in (self.multiple_of, self.alignment)),
+                "multiples are 1 ... 4096 PAN pixels",
+            ),
+            (_are_scores(self.scores), "scores give every method an ergas and numbers alone"),
+        ):
+            if not sound:
+                raise ModelError(f"{source} makes no sense: {demand}")
 
     def misfit(self, bands: int, ratio: float, tolerance: float) -> str | None:
         """Why this model cannot sharpen a scene of so many bands and this ratio; None if it can."""
@@ -105,3 +135,21 @@ class ModelSpec:
         if sorted(names) != sorted(wanted) or len(set(names)) != len(names):
             return None
         return [list(names).index(name) for name in wanted]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_scores(scores: object) -> bool:
+    if not isinstance(scores, dict):
+        return False
+    return all(isinstance(v, dict) and "ergas" in v and all(map(_is_number, v.values())) for v in scores.values())

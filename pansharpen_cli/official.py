@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pansharpen_cli.errors import ModelError
+from pansharpen_cli.errors import ModelError, OutputError
 from pansharpen_cli.interpolation import area_phase, toolbox_phase
-from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
+from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec, canonical_band
 from pansharpen_cli.networks.adknet import ADKNet
 from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.fusionnet import FusionNet
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.premix import PreMixB, PreMixH
 from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.zoo import Model, save
+from pansharpen_cli.zoo import SPEC, Model, save
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,14 @@ USUAL_BANDS: dict[int, Sequence[str]] = {
 
 
 def convert(
-    weights: Path, network: str, output: Path, *, scale: float, band_names: Sequence[str] | None, licence: str
+    weights: Path,
+    network: str,
+    output: Path,
+    *,
+    scale: float,
+    band_names: Sequence[str] | None = None,
+    licence: str = "",
+    overwrite: bool = False,
 ) -> Model:
     """Write a model folder from a .pth, .ckpt or .safetensors file of `network`.
 
@@ -60,12 +65,16 @@ def convert(
     """
     if network not in OFFICIAL:
         raise ModelError(f"no official checkpoint of {network!r} is known; there are {', '.join(OFFICIAL)}")
+    if (output / SPEC).exists() and not overwrite:
+        raise OutputError(f"{output} exists; choose another name or --overwrite it")
     official = OFFICIAL[network]
+    state = _state(weights)
     try:
-        made = official.read(_state(weights))
-    except (KeyError, IndexError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{weights} does not hold the official weights of {network}") from error
+        made = official.read(state)
+    except (ModelError, KeyError, IndexError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{weights} does not hold the official weights of {network}: {error}") from error
     names = band_names or USUAL_BANDS.get(made.bands) or [f"band {i + 1}" for i in range(made.bands)]
+    names = [canonical_band(name) for name in names]
     if len(names) != made.bands:
         raise ModelError(f"{weights} has {made.bands} bands; {len(names)} names were given")
     spec = ModelSpec(
@@ -92,13 +101,14 @@ def _state(path: Path) -> Mapping[str, Tensor]:
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, SafetensorError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a reader trips over in a file that anybody may have made
         raise ModelError(f"{path} is not a checkpoint of plain tensors, and nothing else is loaded") from error
     for key in ("state_dict", "model", "params"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ModelError(f"{path} holds no state dict of tensors")
+    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    if not named or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(f"{path} holds no named tensors")
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 

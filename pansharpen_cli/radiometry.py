@@ -43,6 +43,12 @@ class Radiometry:
     centre: float = 0.0
     spread: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.kind not in ("fixed", "scene"):
+            raise ValueError(f"radiometry is fixed or scene, not {self.kind!r}")
+        if not (min(self.scale, self.pan_scale, self.spread) > 0 and np.isfinite(self.centre)):
+            raise ValueError("scales and spread of a radiometry are positive numbers")
+
 
 @dataclass(frozen=True, eq=False)
 class Scaling:

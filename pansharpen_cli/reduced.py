@@ -8,8 +8,9 @@ from pathlib import Path
 from pansharpen_cli.canvas import SceneCanvas
 from pansharpen_cli.coregistration import measure, to_apply
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.modelspec import canonical_band
 from pansharpen_cli.mtf import Sensor
-from pansharpen_cli.scene import Scene, canonical_band
+from pansharpen_cli.scene import Scene
 from pansharpen_cli.tiling import Span, Tile
 from pansharpen_cli.wald import ReducedScene, reduce
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -32,20 +31,6 @@ DRIVERS = ["GTiff", "JP2OpenJPEG", "NITF"]
 
 RATIO_TOLERANCE = 0.05
 """Relative misfit between the true ratio and a whole one that the one interpolation of the MS takes up."""
-
-_ALIASES = {
-    "nir1": "nir",
-    "nearinfrared": "nir",
-    "coastalblue": "coastal",
-    "coastalaerosol": "coastal",
-    "swir": "swir1",
-}
-
-
-def canonical_band(name: str) -> str:
-    """A band's name as models know it: "Red Edge" -> "rededge", "NIR1" -> "nir"."""
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    return _ALIASES.get(plain, plain)
 
 
 class Raster:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from pansharpen_cli.modelspec import ModelSpec
 
 if TYPE_CHECKING:
     from pansharpen_cli.networks.network import Network
+
+log = logging.getLogger(__name__)
 
 SPEC = "spec.json"
 WEIGHTS = "weights.safetensors"
@@ -35,6 +38,7 @@ class Model:
         from safetensors.torch import load_file
 
         from pansharpen_cli.networks import build
+        from pansharpen_cli.networks.layers import load_exactly
 
         path = self.folder / WEIGHTS
         if not path.is_file():
@@ -43,9 +47,9 @@ class Model:
             raise ModelError(f"{path} is not the file that {SPEC} describes (its SHA-256 differs); restore the model")
         network = build(self.spec.network, len(self.spec.bands), self.spec.ratio, self.spec.options)
         try:
-            network.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError) as error:
-            raise ModelError(f"{path} does not hold the weights of {self.spec.network}: {error}") from error
+            load_exactly(network, load_file(path), f"{self.spec.network} with the options in {SPEC}")
+        except (SafetensorError, ModelError) as error:
+            raise ModelError(f"{path} does not fit: {error}") from error
         return network.eval()
 
 
@@ -65,11 +69,15 @@ def folders() -> list[Path]:
 
 
 def models() -> list[Model]:
-    """All models that are found, by name."""
+    """All models that are found, by name; a broken one is only warned of."""
     found: dict[str, Model] = {}
     for folder in folders():
         for spec in sorted(folder.glob(f"*/{SPEC}")):
-            model = read(spec.parent)
+            try:
+                model = read(spec.parent)
+            except ModelError as error:
+                log.warning("%s; it is left out", error)
+                continue
             found.setdefault(model.name, model)
     return sorted(found.values(), key=lambda model: model.name)
 
@@ -87,6 +95,9 @@ def find(name: str) -> Model:
     """A model by its name in the zoo or by its folder."""
     if os.sep in name or Path(name).is_dir():
         return read(Path(name))
+    for folder in folders():
+        if (folder / name / SPEC).is_file():
+            return read(folder / name)
     known = models()
     for model in known:
         if model.name == name:

@@ -13,7 +13,8 @@ from worlds import CORNER, UTM, Sheet, World, save
 
 from pansharpen_cli.canvas import SceneCanvas
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.scene import Raster, Scene, canonical_band
+from pansharpen_cli.modelspec import canonical_band
+from pansharpen_cli.scene import Raster, Scene
 
 HERE = Sheet(CORNER, (2.0, -2.0), (6, 8))
 WORLD = World()

@@ -17,6 +17,7 @@ def import_weights(
     scale: Annotated[float, typer.Option(help="The DN that the network knows as 1.", min=1e-6)] = 2047.0,
     band_names: Annotated[str | None, typer.Option(help="Names of its bands, like blue,green,red,nir.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the model card.")] = "",
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Convert an official checkpoint into a model folder. Nothing in the file is executed.
 
@@ -24,5 +25,13 @@ def import_weights(
     """
     from pansharpen_cli.official import convert
 
-    model = convert(weights, network, output, scale=scale, band_names=options.names(band_names), licence=licence)
+    model = convert(
+        weights,
+        network,
+        output,
+        scale=scale,
+        band_names=options.names(band_names),
+        licence=licence,
+        overwrite=overwrite,
+    )
     typer.echo(model.folder)

@@ -34,5 +34,5 @@ def build(name: str, bands: int, ratio: int, options: Mapping[str, Any]) -> Netw
         raise ModelError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}")
     try:
         return NETWORKS[name](bands, ratio, **options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{name} cannot be built for {bands} bands, ratio {ratio}: {error}") from error

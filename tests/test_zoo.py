@@ -1,0 +1,229 @@
+"""Model folders: written whole, found by name or path, and refused in one sentence when anything is wrong with them."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from pansharpen_cli import zoo
+from pansharpen_cli.errors import ModelError
+from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
+from pansharpen_cli.networks import NETWORKS, build
+from pansharpen_cli.radiometry import Radiometry
+
+BGRN = ("blue", "green", "red", "nir")
+
+
+def random_model(folder, network="premix-b", *, bands=BGRN, ratio=4, radiometry=None, scores=None, **options):
+    """A model folder with seeded random weights."""
+    torch.manual_seed(3)
+    spec = ModelSpec(
+        name=folder.name,
+        network=network,
+        options=options,
+        bands=tuple(Band(name, WAVELENGTHS.get(name, 0.0)) for name in bands),
+        ratio=ratio,
+        phase=area_phase(ratio),
+        radiometry=radiometry or Radiometry("scene"),
+        crop=64,
+        scores=scores or {},
+    )
+    return zoo.save(folder, spec, build(network, len(bands), ratio, options), f"# {folder.name}\n")
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A folder of models, the first that is looked into."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv("PANSHARPEN_MODELS", str(folder))
+    return folder
+
+
+def change(folder, **entries):
+    """Replace entries of a model's spec.json; their values need not make sense."""
+    path = folder / "spec.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def one_sentence(error):
+    """The message, after the checks that every message must pass."""
+    message = str(error.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+SMALL = {"adknet": {"channels": 8, "layers": 2}, "dmanet": {"widths": (4, 6, 8)}, "premix-h": {"channels": 4}}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_saved_model_is_the_same_model(network, models):
+    saved = random_model(models / f"{network}.x", network, **SMALL.get(network, {}))
+    found = zoo.find(f"{network}.x")
+    assert found.spec == ModelSpec.from_json(saved.spec.to_json(), "saved")
+    torch.manual_seed(3)
+    original = build(network, 4, 4, SMALL.get(network, {})).eval()
+    loaded = found.load()
+    assert not loaded.training
+    assert (found.spec.halo, found.spec.multiple_of, found.spec.alignment) == (
+        original.halo,
+        original.multiple_of,
+        original.alignment,
+    )
+    pan, ms = torch.rand(1, 1, 32, 32), torch.rand(1, 4, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(loaded(pan, ms), original(pan, ms))
+
+
+def test_a_lone_weights_file_explains_itself(models):
+    model = random_model(models / "a.x", channels=8)
+    with safe_open(models / "a.x" / "weights.safetensors", "pt") as file:
+        header = ModelSpec.from_json(file.metadata()["pansharpen"], "header")
+    assert replace(header, weights_sha256=model.spec.weights_sha256) == zoo.find("a.x").spec
+
+
+def test_a_folder_is_found_by_its_path(tmp_path, models, monkeypatch):
+    random_model(tmp_path / "elsewhere" / "a.x", channels=8)
+    assert zoo.find(str(tmp_path / "elsewhere" / "a.x")).name == "a.x"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert zoo.find("a.x").name == "a.x"
+    assert zoo.find(os.path.join(".", "a.x")).name == "a.x"
+
+
+def test_the_first_folder_wins(tmp_path, monkeypatch):
+    first, second = tmp_path / "first", tmp_path / "second"
+    random_model(first / "a.x", channels=4)
+    random_model(second / "a.x", channels=8)
+    random_model(second / "b.x", channels=8)
+    monkeypatch.setenv("PANSHARPEN_MODELS", os.pathsep.join(map(str, (first, tmp_path / "missing", second))))
+    assert zoo.find("a.x").folder == first / "a.x"
+    assert [model.name for model in zoo.models() if model.folder.is_relative_to(tmp_path)] == ["a.x", "b.x"]
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(models):
+    random_model(models / "a.x", channels=8)
+    with pytest.raises(ModelError) as error:
+        zoo.find("b.x")
+    assert "'b.x'" in one_sentence(error)
+    assert "a.x" in str(error.value)
+
+
+def test_a_folder_without_a_description_is_no_model(tmp_path):
+    with pytest.raises(ModelError, match=r"spec\.json") as error:
+        zoo.find(str(tmp_path))
+    one_sentence(error)
+
+
+def test_weights_that_were_changed_are_refused(models):
+    path = random_model(models / "a.x", channels=8).folder / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="SHA-256") as error:
+        zoo.find("a.x").load()
+    assert str(path) in one_sentence(error)
+
+
+def test_missing_weights_are_named(models):
+    path = random_model(models / "a.x", channels=8).folder / "weights.safetensors"
+    path.unlink()
+    with pytest.raises(ModelError, match=r"weights\.safetensors") as error:
+        zoo.find("a.x").load()
+    one_sentence(error)
+
+
+@pytest.mark.parametrize("options", [{"channels": 16}, {"channels": 8, "layers": 3}, {"channels": -1}])
+def test_weights_of_another_network_are_refused_in_one_sentence(models, options):
+    random_model(models / "a.x", channels=8)
+    change(models / "a.x", options=options)
+    with pytest.raises(ModelError) as error:
+        zoo.find("a.x").load()
+    one_sentence(error)
+
+
+def test_weights_that_are_no_safetensors_are_refused(models):
+    model = random_model(models / "a.x", channels=8)
+    (model.folder / "weights.safetensors").write_bytes(b"nothing of the kind")
+    change(model.folder, weights_sha256=zoo.digest(model.folder / "weights.safetensors"))
+    with pytest.raises(ModelError) as error:
+        zoo.find("a.x").load()
+    one_sentence(error)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "{}", "\x00"])
+def test_a_description_that_is_none_is_refused(models, text):
+    model = random_model(models / "a.x", channels=8)
+    (model.folder / "spec.json").write_text(text)
+    with pytest.raises(ModelError, match=r"spec\.json") as error:
+        zoo.read(model.folder)
+    one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"name": 5},
+        {"network": ["premix-b"]},
+        {"network": "nobody's"},
+        {"options": [1]},
+        {"options": {"unheard_of": 1}},
+        {"bands": []},
+        {"bands": "bgrn"},
+        {"bands": [{"name": 1}] * 4},
+        {"bands": [{"name": "blue"}] * 4},
+        {"ratio": 0},
+        {"ratio": 2.5},
+        {"ratio": True},
+        {"phase": "left"},
+        {"phase": float("nan")},
+        {"radiometry": {"kind": "magic"}},
+        {"radiometry": {"kind": "fixed", "scale": 0}},
+        {"radiometry": {"kind": "fixed", "scale": "big"}},
+        {"radiometry": {"kind": "scene", "spread": 0}},
+        {"crop": -1},
+        {"halo": 10**9},
+        {"scores": [1]},
+        {"scores": {"a.x": {}, "exp": {}}},
+        {"format_version": 99},
+        {"unheard_of": 1},
+    ],
+    ids=lambda entry: json.dumps(entry)[:60],
+)
+def test_a_description_that_makes_no_sense_is_refused(models, entry):
+    """Here, and not in the middle of a run."""
+    model = random_model(models / "a.x", channels=8)
+    change(model.folder, **entry)
+    with pytest.raises(ModelError) as error:
+        zoo.read(model.folder).load()
+    one_sentence(error)
+
+
+def test_a_broken_model_does_not_take_the_others_with_it(models):
+    random_model(models / "good.x", channels=8)
+    random_model(models / "bad.x", channels=8)
+    (models / "bad.x" / "spec.json").write_text("{")
+    assert "good.x" in [model.name for model in zoo.models()]
+    assert zoo.find("good.x").load() is not None
+    with pytest.raises(ModelError, match=r"bad\.x"):
+        zoo.find("bad.x")
+
+
+def test_an_interrupted_save_leaves_no_model(models, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        random_model(models / "a.x", channels=8)
+    assert "a.x" not in [model.name for model in zoo.models()]
+
+
+def test_a_digest_is_the_files_sha256(tmp_path):
+    path = tmp_path / "empty"
+    path.write_bytes(b"")
+    assert zoo.digest(path) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
