@@ -45,17 +45,17 @@ class Canvas(ABC):
         return "PAN and MS"
 
     @abstractmethod
-    def _read(self, rows: slice, cols: slice) -> _Raw:
+    def raw(self, rows: slice, cols: slice) -> Raw:
         """A window of the canvas as it is, gaps unfilled."""
 
     def read(self, tile: Tile) -> Pixels:
         """What a tile reads, float32 DN. Gaps are filled from their rim, the same way for any cut of the scene."""
-        raw = self._read(*tile.read)
+        raw = self.raw(*tile.read)
         if raw.complete:
             return Pixels(tile, raw.pan, raw.ms, raw.valid)
         rows, rows_inside = _widen(tile.rows, self.rows.size, GAP_ROUNDS * self.ratio)
         cols, cols_inside = _widen(tile.cols, self.cols.size, GAP_ROUNDS * self.ratio)
-        wide = self._read(rows, cols)
+        wide = self.raw(rows, cols)
         mean = self.moments.mean
         pan = grow(wide.pan, wide.pan_valid, GAP_ROUNDS * self.ratio, mean[-1:])
         ms = grow(wide.ms, wide.ms_valid, GAP_ROUNDS, mean[:-1])
@@ -85,7 +85,7 @@ class Canvas(ABC):
         samples: list[Float32] = []
         for row in rows:
             for col in cols:
-                raw = self._read(row.read, col.read)
+                raw = self.raw(row.read, col.read)
                 pan = raw.pan[:, :: self.ratio, :: self.ratio]
                 samples.append(np.concatenate([raw.ms, pan])[:, raw.ms_valid & raw.valid[:: self.ratio, :: self.ratio]])
         values = np.concatenate(samples, axis=1).astype(np.float64)
@@ -95,7 +95,7 @@ class Canvas(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class _Raw:
+class Raw:
     """A window of the canvas with its gaps."""
 
     pan: Float32
@@ -166,7 +166,7 @@ class SceneCanvas(Canvas):
         rows, cols = (slice(axis.first + axis.start, axis.first + axis.stop) for axis in (self.rows, self.cols))
         return self.scene.pan_grid.crop(rows, cols)
 
-    def _read(self, rows: slice, cols: slice) -> _Raw:
+    def raw(self, rows: slice, cols: slice) -> Raw:
         pan, pan_valid = self._read_pan(rows, cols)
         ratio = self.ratio
         nested = slice(rows.start // ratio, rows.stop // ratio), slice(cols.start // ratio, cols.stop // ratio)
@@ -175,7 +175,7 @@ class SceneCanvas(Canvas):
             covered = ms_valid.repeat(ratio, axis=0).repeat(ratio, axis=1)
         else:
             ms, ms_valid, covered = self._read_ms(*nested)
-        return _Raw(pan, ms, pan_valid, ms_valid, pan_valid & covered)
+        return Raw(pan, ms, pan_valid, ms_valid, pan_valid & covered)
 
     def _read_pan(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
         grid = self.scene.pan_grid
@@ -267,7 +267,7 @@ class ArrayCanvas(Canvas):
         rows, cols = (NestedAxis(ratio, 0, -(-size // grain) * grain, 0, size, 1, 0) for size in pan.shape[1:])
         return cls(rows, cols, pan, ms, valid)
 
-    def _read(self, rows: slice, cols: slice) -> _Raw:
+    def raw(self, rows: slice, cols: slice) -> Raw:
         def window(image: npt.NDArray[Any], scale: int) -> npt.NDArray[Any]:
             part = image[..., rows.start // scale : rows.stop // scale, cols.start // scale : cols.stop // scale]
             missing = [
@@ -279,7 +279,7 @@ class ArrayCanvas(Canvas):
         valid: Mask = window(self.valid, 1)
         blocks = valid.reshape(valid.shape[0] // self.ratio, self.ratio, -1, self.ratio)
         ms_valid = np.asarray(blocks.any(axis=(1, 3)))
-        return _Raw(window(self.pan, 1), window(self.ms, self.ratio), valid, ms_valid, valid)
+        return Raw(window(self.pan, 1), window(self.ms, self.ratio), valid, ms_valid, valid)
 
 
 def _nearest(positions: Float64, size: int) -> npt.NDArray[np.intp]:

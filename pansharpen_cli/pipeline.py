@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.canvas import Canvas, SceneCanvas
 from pansharpen_cli.concurrency import Behind, ahead
 from pansharpen_cli.coregistration import Choice, measure, to_apply
+from pansharpen_cli.digest import digest
 from pansharpen_cli.method import Method, choose
 from pansharpen_cli.mtf import SENSORS
 from pansharpen_cli.radiometry import quantise
@@ -92,7 +92,7 @@ def sharpen(job: Job, on_tile: Callable[[int, int], None] = lambda done, total: 
         Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene,
         ThreadPoolExecutor(1, "digest") as beside,
     ):
-        digests = beside.submit(_digests, [job.pan, *job.ms])
+        digests = beside.submit(lambda: [digest(path) for path in (job.pan, *job.ms)])
         method = choose(job.model, scene)
         log.info("%s: %s", method.name, method.reason)
         backend, device = method.backend(scene, SENSORS[job.sensor], job.device)
@@ -173,18 +173,6 @@ def _warn_of_range(method: Method, canvas: Canvas) -> None:
         log.warning("%s expects values up to %g, the scene's reach %g", method.name, radiometry.scale, high)
 
 
-def _digests(paths: Sequence[str | Path]) -> list[str]:
-    """SHA-256 of local files; "" for what is no local file."""
-    result = []
-    for path in paths:
-        if not Path(path).is_file():
-            result.append("")
-            continue
-        with open(path, "rb") as file:
-            result.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return result
-
-
 def _tags(
     job: Job, method: Method, device: str, shift: Shift | None, applied: tuple[float, float],
     canvas: SceneCanvas, digests: list[str],
@@ -201,6 +189,7 @@ def _tags(
         "PAN_SHA256": digests[0],
         "MS": json.dumps([_redacted(path) for path in job.ms]),
         "MS_SHA256": json.dumps(digests[1:]),
+        "BANDS": json.dumps(job.bands),
         "RATIO": str(method.ratio),
         "PHASE": str(method.phase),
         "SENSOR": job.sensor,

@@ -130,6 +130,10 @@ class Raster:
         data[:, ~valid] = 0
         return data, valid
 
+    def tags(self, namespace: str) -> dict[str, str]:
+        """The file's tags in a namespace."""
+        return dict(self._dataset.tags(ns=namespace))
+
     def close(self) -> None:
         self._dataset.close()
 

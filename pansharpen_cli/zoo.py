@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pansharpen_cli.digest import digest
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.modelspec import ModelSpec
 
@@ -51,12 +51,6 @@ class Model:
         except (SafetensorError, ModelError) as error:
             raise ModelError(f"{path} does not fit: {error}") from error
         return network.eval()
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folders() -> list[Path]:

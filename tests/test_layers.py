@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "pansharpen_cli"
 
 LAYERS = (
     ("errors",),
-    # values and arrays; no files, no torch
-    ("concurrency", "geogrid", "interpolation", "radiometry", "registration", "tiling"),
+    # values and arrays; no rasters, no torch
+    ("concurrency", "digest", "geogrid", "interpolation", "radiometry", "registration", "tiling"),
     ("modelspec", "mtf"),
     ("metrics", "wald"),
     # the methods, and what they are to a caller
@@ -24,7 +24,7 @@ LAYERS = (
     # a scene and a method brought together
     ("backends.sharpener", "coregistration", "method", "official"),
     # the verbs
-    ("pipeline", "reduced"),
+    ("pipeline", "quality", "reduced"),
     ("evaluation",),
     ("training",),
     ("cli",),
@@ -136,7 +136,7 @@ def test_heavy_packages_stay_at_home(package):
 
 
 @pytest.mark.parametrize("module", [module for module in PLACED if any(is_within(module, name) for name in PURE)])
-def test_pure_modules_know_neither_files_nor_torch(module):
+def test_pure_modules_know_neither_rasters_nor_torch(module):
     for name, _ in imports(MODULES[module]):
         assert not any(is_within(name, heavy) for heavy in (*HOMES, "pyproj")), f"{module} imports {name}"
 

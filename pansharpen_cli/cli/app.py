@@ -12,6 +12,7 @@ import typer
 from pansharpen_cli import __version__
 from pansharpen_cli.cli.import_ import import_weights
 from pansharpen_cli.cli.models import models
+from pansharpen_cli.cli.qnr import qnr
 from pansharpen_cli.cli.run import run
 from pansharpen_cli.cli.train import train
 from pansharpen_cli.errors import PansharpenError
@@ -26,6 +27,7 @@ app = typer.Typer(
     help="Pansharpening with neural networks on real scenes: any size, seam-free, georeferenced.",
 )
 app.command()(run)
+app.command()(qnr)
 app.command()(models)
 app.command()(train)
 app.command("import")(import_weights)

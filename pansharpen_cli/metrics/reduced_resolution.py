@@ -28,6 +28,7 @@ from pansharpen_cli.metrics.streaming import (
     margins,
     tiles,
 )
+from pansharpen_cli.tiling import Span
 
 NORMALISED_PEAK = 1.5
 """Fractional data that stay below this are not DN."""
@@ -104,7 +105,7 @@ class Correlation:
 
     def add(self, window: Window) -> None:
         core = window.around()
-        self._scatter.add(np.concatenate([core.reference, core.fused])[:, core.valid])
+        self._scatter.add(np.concatenate([core.reference, core.fused]), core.valid)
         self._invalid += core.invalid
 
     @np.errstate(divide="ignore", invalid="ignore")
@@ -175,15 +176,13 @@ class Edges:
             for span, n in zip((seen.tile.rows, seen.tile.cols), seen.size, strict=True)
         )
         kept = rows[:, None] & cols
-        core = (..., *seen.tile.inner)
+        core = seen.tile.inner
         surrounded = np.pad(seen.valid | ~kept, 1, constant_values=True)
         known = (formulas.whole(surrounded, 3) & kept)[core]
-        truth, fused = (
-            formulas.sobel_magnitude(np.pad(image * kept, ((0, 0), (1, 1), (1, 1))))[core] * known
-            for image in (seen.reference, seen.fused)
-        )
-        self._common += float((truth * fused).sum())
-        self._energy += (truth**2).sum(), (fused**2).sum()
+        for bands in zip(seen.reference, seen.fused, strict=True):
+            truth, fused = (formulas.sobel_magnitude(np.pad(band * kept, 1))[core] * known for band in bands)
+            self._common += float((truth * fused).sum())
+            self._energy += (truth**2).sum(), (fused**2).sum()
         self._count += int(np.count_nonzero(known))
         self._invalid += int(np.count_nonzero(kept[core] & ~known))
 
@@ -202,7 +201,7 @@ class Hypercomplex:
     def __init__(self, maxval: float | None = None, size: int = BLOCK, shift: int = BLOCK) -> None:
         self._maxval, self._size, self._shift = maxval, size, shift
         self.after = size - shift
-        self.map = BlockMap()
+        self.map = BlockMap(shift)
         self._sum, self._count, self._invalid, self._flat = 0.0, 0, 0, 0
         self._peak, self._fractional, self._too_small = 0.0, False, False
 
@@ -211,27 +210,27 @@ class Hypercomplex:
         self._peak = max(self._peak, float(np.abs(seen.reference).max()))
         if self._peak <= NORMALISED_PEAK:
             self._fractional |= bool((seen.reference % 1).any())
-        lacking = [self._lacking(span.start, span.stop, n) for span, n in zip(
+        lacking = [self._lacking(span, n) for span, n in zip(
             (seen.tile.rows, seen.tile.cols), seen.valid.shape, strict=True)]  # fmt: skip
         if any(short > have for short, have in zip(lacking, seen.valid.shape, strict=True)):
             self._too_small = True  # only where the image is smaller than a block: the toolbox stops
             return
-        beyond = [(0, 0), *((0, short) for short in lacking)]
-        truth, fused, valid = (
-            formulas.blocks(np.pad(image, beyond, mode="symmetric"), self._size, self._shift)
-            for image in (formulas.to_uint16(seen.reference), formulas.to_uint16(seen.fused), seen.valid[None])
-        )
-        known = valid.all(axis=(2, 3))
-        quality, flat = formulas.q2n(truth, fused)
-        self.map.put(window, self._shift, np.where(known, quality, np.nan))
+        beyond = [(0, short) for short in lacking]
+        quality, flat = formulas.q2n(self._blocks(seen.reference, beyond), self._blocks(seen.fused, beyond))
+        known = formulas.whole_blocks(np.pad(seen.valid, beyond, mode="symmetric"), self._size, self._shift)
+        self.map.put(window.tile, window.size, np.where(known, quality, np.nan))
         self._sum += float(quality.sum(where=known))
         self._count += int(np.count_nonzero(known))
         self._invalid += int(np.count_nonzero(~known))
         self._flat += int(np.count_nonzero(flat & known))
 
-    def _lacking(self, start: int, stop: int, have: int) -> int:
+    def _blocks(self, image: Float64, beyond: list[tuple[int, int]]) -> Float64:
+        padded = np.pad(formulas.to_uint16(image), [(0, 0), *beyond], mode="symmetric")
+        return formulas.blocks(padded, self._size, self._shift)
+
+    def _lacking(self, span: Span, have: int) -> int:
         """Pixels to add so that all blocks that start in the core are complete."""
-        blocks = -(-(stop - start) // self._shift)
+        blocks = -(-(span.stop - span.start) // self._shift)
         return max((blocks - 1) * self._shift + self._size - have, 0)
 
     def scores(self) -> dict[str, Score]:
@@ -298,7 +297,8 @@ def reduced(
         scores |= family.scores()
     if "SSIM" in metrics and maxval is None:
         scores["SSIM"] = Score(None, 0, reason="SSIM needs maxval, the largest DN")
-    maps = {"Q2n": f.map.values for f in families if isinstance(f, Hypercomplex) and f.map.values is not None}
+    q2n = next((family for family in families if isinstance(family, Hypercomplex)), None)
+    maps = {"Q2n": q2n.map.values} if q2n and q2n.map.values is not None else {}
     chosen = {name: scores[name].published(strict) for name in REDUCED if name in metrics}
     return ReducedReport(chosen, gt.shape, ratio, maxval, cut, maps)
 

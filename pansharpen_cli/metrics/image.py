@@ -1,0 +1,143 @@
+"""What a metric reads: images that give windows of themselves, from memory here, from files elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Image(Protocol):
+    """Bands of pixels in digital numbers (DN), readable by windows inside `shape` (rows, cols)."""
+
+    @property
+    def bands(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
+        """(bands, row, col), any real type, and `valid` (row, col), True where there is data."""
+        ...
+
+
+class Pixels(NamedTuple):
+    """A window that was read: (bands, row, col) with 0 where it is not `valid` (row, col)."""
+
+    data: Float64
+    valid: Mask
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImage:
+    """An image in memory: `array` (bands, row, col); `valid` (row, col), by default everywhere.
+
+    A NaN where it is valid makes the scores undefined: a product must not hide one.
+    """
+
+    array: npt.NDArray[Any]
+    valid: Mask | None = None
+
+    @property
+    def bands(self) -> int:
+        return len(self.array)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.array.shape[1]), int(self.array.shape[2])
+
+    def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
+        window = self.array[:, rows, cols]
+        return window, np.ones(window.shape[1:], bool) if self.valid is None else self.valid[rows, cols]
+
+
+@dataclass(frozen=True, eq=False)
+class Cropped:
+    """A rectangle of an image as an image of its own."""
+
+    image: Image
+    rows: slice
+    cols: slice
+
+    @property
+    def bands(self) -> int:
+        return self.image.bands
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.stop - self.rows.start, self.cols.stop - self.cols.start
+
+    def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
+        row, col = self.rows.start, self.cols.start
+        return self.image.read(
+            slice(row + rows.start, row + rows.stop), slice(col + cols.start, col + cols.stop)
+        )  # fmt: skip
+
+
+class Held:
+    """An image that answers from the window it read last where it can: metrics of one tile share one read."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.bands, self.shape = image.bands, image.shape
+        self._rows = self._cols = slice(0, 0)
+        self._window: tuple[npt.NDArray[Any], Mask] = np.empty((0, 0, 0)), np.empty((0, 0), bool)
+
+    def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
+        if not (_inside(rows, self._rows) and _inside(cols, self._cols)):
+            self._rows, self._cols, self._window = rows, cols, self.image.read(rows, cols)
+        part = _moved(rows, -self._rows.start), _moved(cols, -self._cols.start)
+        return self._window[0][:, part[0], part[1]], self._window[1][part]
+
+
+def _inside(inner: slice, outer: slice) -> bool:
+    return bool(outer.start <= inner.start and inner.stop <= outer.stop)
+
+
+def _moved(span: slice, by: int) -> slice:
+    return slice(span.start + by, span.stop + by)
+
+
+def pixels(image: Image, rows: slice, cols: slice) -> Pixels:
+    """A window inside the image."""
+    data, valid = image.read(rows, cols)
+    wide = np.asarray(data, dtype=np.float64)
+    return Pixels(wide if valid.all() else np.where(valid, wide, 0), valid)
+
+
+def _mirror(index: npt.NDArray[np.intp], size: int) -> npt.NDArray[np.intp]:
+    turn = index % (2 * size)
+    return np.minimum(turn, 2 * size - 1 - turn)
+
+
+BORDERS: dict[str, Callable[[npt.NDArray[np.intp], int], npt.NDArray[np.intp]]] = {
+    "wrap": lambda index, size: index % size,
+    "edge": lambda index, size: np.clip(index, 0, size - 1),
+    "symmetric": _mirror,  # the edge itself is repeated
+}
+"""Which pixel stands for one beyond the border; the names are those of numpy.pad."""
+
+
+def pixels_beyond(image: Image, rows: slice, cols: slice, border: str) -> Pixels:
+    """A window that may reach beyond the image; of far edges only the pixels that stand in it are read."""
+    places = [BORDERS[border](np.arange(s.start, s.stop), n) for s, n in zip((rows, cols), image.shape, strict=True)]
+    used = [np.unique(place) for place in places]
+    pieces = [[pixels(image, row, col) for col in _runs(used[1])] for row in _runs(used[0])]
+    data = np.concatenate([np.concatenate([piece.data for piece in row], axis=2) for row in pieces], axis=1)
+    valid = np.concatenate([np.concatenate([piece.valid for piece in row], axis=1) for row in pieces], axis=0)
+    row, col = (np.searchsorted(have, place) for have, place in zip(used, places, strict=True))
+    if all(np.array_equal(have, place) for have, place in zip(used, places, strict=True)):
+        return Pixels(data, valid)  # wholly inside
+    return Pixels(data[:, row[:, None], col], valid[row[:, None], col])
+
+
+def _runs(indices: npt.NDArray[np.intp]) -> list[slice]:
+    """Sorted indices as stretches without gaps."""
+    breaks = np.flatnonzero(np.diff(indices) > 1) + 1
+    return [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(indices, breaks)]

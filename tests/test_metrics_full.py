@@ -1,0 +1,304 @@
+"""Metrics without a truth: the toolbox's numbers, its building blocks, worlds whose truth is known, missing data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pansharpen_cli import metrics
+from pansharpen_cli.errors import UsageError
+from pansharpen_cli.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.metrics import FULL, OPTIONAL, ArrayImage, derived, formulas
+from pansharpen_cli.metrics.full_resolution import Blocks, Product, View
+from pansharpen_cli.metrics.reduced_resolution import Hypercomplex
+from pansharpen_cli.metrics.streaming import tiles
+from pansharpen_cli.mtf import SENSORS
+
+CASES = ["edge_fr_flat", "real_ge1_8bit", "real_gf2", "real_qb", "real_wv2", "real_wv3", "synth4", "synth8"]
+PHASE = toolbox_phase(4)
+RNG = np.random.default_rng(12)
+
+
+def load(golden: Path, case: str) -> tuple[dict[str, Any], list[ArrayImage], list[float]]:
+    """Expected values, [product, PAN, MS], gains."""
+    expected = json.loads((golden / "metrics" / "expected.json").read_text())["cases"][case]
+    file = np.load(golden / "metrics" / expected["file"])
+    images = [file["fused"].transpose(2, 0, 1), file["pan"][None], file["ms"].transpose(2, 0, 1)]
+    sensor = SENSORS.get(expected["sensor"])
+    gains = list(sensor.ms_gains.values()) if sensor else [0.3] * len(images[2])
+    return expected["fr"], [ArrayImage(image) for image in images], gains
+
+
+def whole(image: metrics.Image) -> np.ndarray:
+    return np.asarray(image.read(slice(0, image.shape[0]), slice(0, image.shape[1]))[0])
+
+
+def world(ratio: int, phase: float, rows: int = 96, cols: int = 128) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """HRMS, PAN and MS of one smooth function of the ground; MS sample i lies on PAN index ratio * i + phase."""
+
+    def ground(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        y, x = y[:, None], x[None]
+        bands = [500 + 200 * np.sin((x + b * y) / (23 + b)) + 150 * np.cos((y - x) / (31 - b)) for b in range(3)]
+        return np.stack(bands)
+
+    hrms = ground(np.arange(rows), np.arange(cols))
+    ms = ground(ratio * np.arange(rows // ratio) + phase, ratio * np.arange(cols // ratio) + phase)
+    return hrms, hrms.mean(axis=0, keepdims=True), ms
+
+
+def judge(hrms: np.ndarray, pan: np.ndarray, ms: np.ndarray, **options: Any) -> metrics.FullReport:
+    return metrics.full(*(ArrayImage(i) for i in (hrms, pan, ms)), gains=[0.3] * len(ms), **{"phase": PHASE, **options})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(golden: Path, case: str):
+    expected, images, gains = load(golden, case)
+    report = metrics.full(
+        *images, gains=gains, phase=PHASE, metrics=[*FULL, *OPTIONAL], maps=True, strict=True
+    )  # fmt: skip
+    for name, score in report.scores.items():
+        if name in expected and name != "D_rho":
+            value = np.nan if expected[name] is None else expected[name]
+            assert score.value == pytest.approx(value, abs=1e-10, nan_ok=True), name
+    assert report.scores["D_rho"].value == pytest.approx(expected["D_rho"], abs=2e-5)  # single precision there
+    assert report.scores["D_rho"].value == pytest.approx(expected["D_rho_float64"], abs=1e-10)
+    np.testing.assert_allclose(1 - report.maps["D_lambda_K"], expected["D_lambda_K_Q2n_map"], rtol=0, atol=1e-10)
+    assert report.phases == tuple(zip(expected["repro_row0"], expected["repro_col0"], strict=True))
+    assert not report.cropped
+    missing = {name for name, score in report.scores.items() if name not in expected}
+    assert missing <= {"R_Q"}  # their MS are smaller than its windows
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_of_exp(golden: Path, case: str):
+    expected, (_, pan, ms), gains = load(golden, case)
+    exp = derived.Expanded(ms, 4, PHASE)
+    scores = metrics.full(exp, pan, ms, gains=gains, phase=PHASE, strict=True).scores
+    given = metrics.full(exp, pan, ms, gains=gains, phase=PHASE, strict=True, exp=exp).scores
+    for name, value in expected["EXP_baseline"].items():
+        assert scores[name].value == pytest.approx(value, abs=1e-10), name
+        assert given[name].value == pytest.approx(value, abs=1e-10), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_of_other_blocks_and_exponents(golden: Path, case: str):
+    expected, images, gains = load(golden, case)
+    product = Product.of(*images, gains, PHASE, None)
+    bands = product.fused.bands
+    small, squared = Blocks(bands, strict=True, size=16), Blocks(bands, strict=True, exponent=2)
+    fine = Hypercomplex(size=16, shift=16)
+    for tile in tiles(product.size, 64, 32, 0, 0):
+        view = View(product, tile)
+        small.add(view.low, view.high)
+        squared.add(view.low, view.high)
+        fine.add(view.consistency)
+    values = {f"{name}_S16": score.value for name, score in small.scores().items()}
+    values |= {"D_lambda_p2": squared.scores()["D_lambda"].value, "D_s_q2": squared.scores()["D_s"].value}
+    values["D_lambda_K_S16"] = 1 - fine.scores()["Q2n"].value
+    for name, value in values.items():
+        wanted = np.nan if expected[name] is None else expected[name]
+        assert value == pytest.approx(wanted, abs=1e-10, nan_ok=True), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_building_blocks(golden: Path, case: str):
+    expected, images, gains = load(golden, case)
+    product = Product.of(*images, gains, PHASE, None)
+    corners = [(0, 0), (0, -1), (2, 4), (-1, 0), (-1, -1)]
+    for name, image, points in (
+        ("check_exp_band1", product.exp, corners),
+        ("check_mtf_fused_band1", product.blurred, corners),
+        ("check_pan_lr", derived.Reduced(product.pan, 4), [corner for corner in corners if corner != (-1, 0)]),
+    ):
+        band = whole(image)[0]
+        got = [*(band[point] for point in points), band.mean(), band.std(ddof=1)]
+        assert got == pytest.approx(expected[name], rel=1e-10), name
+
+
+def test_exp_is_what_matlab_wrote(golden: Path):
+    file = np.load(golden / "metrics" / "matlab_primitives.npz")
+    strip = file["exp_ms_rows_52_63_then_0_11"].transpose(2, 0, 1).astype(float)
+    rows = derived.Expanded(ArrayImage(strip), 4, PHASE).read(slice(48, 64), slice(0, 256)).data
+    np.testing.assert_allclose(rows, file["exp_rows_0_15"].transpose(2, 0, 1), rtol=0, atol=1e-9)
+
+
+def test_all_cases_are_covered(golden: Path):
+    cases = json.loads((golden / "metrics" / "expected.json").read_text())["cases"]
+    assert sorted(name for name, case in cases.items() if "fr" in case) == CASES
+
+
+def test_degenerate_blocks_are_skipped_in_pairs(golden: Path):
+    expected, images, gains = load(golden, "edge_fr_flat")
+    policy = expected["policy_skip_degenerate_blocks"]
+    report = metrics.full(*images, gains=gains, phase=PHASE, maps=True)
+    for name in ("D_lambda", "D_s", "QNR"):
+        assert report.scores[name].value == pytest.approx(policy[name], abs=1e-10)
+    assert report.scores["D_lambda"].degenerate == report.scores["D_s"].degenerate == 1
+    assert np.argwhere(np.isnan(report.maps["QNR"])).tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "first", "taps"),
+    [
+        (4, -6, np.array([-7, -45, -75, -49, 93, 399, 745, 987, 987, 745, 399, 93, -49, -75, -45, -7]) / 4096),
+        (2, -3, np.array([-3, -9, 29, 111, 111, 29, -9, -3]) / 256),
+    ],
+)
+def test_bicubic_reduction_of_an_impulse(ratio: int, first: int, taps: np.ndarray):
+    centre = 10
+    for place, tap in enumerate(taps):
+        pan = np.zeros((1, 80, 80))
+        pan[0, ratio * centre + first + place] = 1  # a row: the taps across it add up to 1
+        assert whole(derived.Reduced(ArrayImage(pan), ratio))[0, centre, centre] == pytest.approx(tap, abs=1e-15)
+
+
+@pytest.mark.parametrize(("ratio", "phase"), [(4, PHASE), (4, area_phase(4)), (2, area_phase(2)), (3, area_phase(3))])
+def test_the_truth_is_best_at_the_right_phase(ratio: int, phase: float):
+    """Away from the border, where the toolbox wraps round and repeats pixels."""
+    hrms, pan, ms = world(ratio, phase, 192, 192)
+    options = {"phase": phase, "maps": True}
+    right, moved = (judge(np.roll(hrms, by, axis=2), pan, ms, **options).maps for by in (0, 2))
+    for name in ("QNR", "HQNR", "RQNR"):
+        assert right[name][2:-2, 2:-2].mean() > 0.98
+        assert right[name][2:-2, 2:-2].mean() > moved[name][2:-2, 2:-2].mean()
+
+
+def test_a_pan_made_of_the_bands_leaves_no_residual():
+    hrms, pan, ms = world(4, PHASE)
+    report = judge(hrms, pan, ms, metrics=["D_s_R"], maps=True)
+    assert report.scores["D_s_R"].value == pytest.approx(0, abs=1e-10)
+    noise = RNG.normal(0, 30, pan.shape)
+    noisy = judge(hrms, pan + noise, ms, metrics=["D_s_R"], maps=True)
+    assert noisy.scores["D_s_R"].value == pytest.approx(noise.var() / (pan + noise).var(), rel=1e-2)
+    twice = np.concatenate([hrms, hrms[:1]])  # linearly dependent bands explain as much as without the copy
+    again = judge(twice, pan + noise, np.concatenate([ms, ms[:1]]), metrics=["D_s_R"])
+    assert again.scores["D_s_R"].value == pytest.approx(noisy.scores["D_s_R"].value, rel=1e-9)
+
+
+def test_regression_as_least_squares_over_all_pixels(golden: Path):
+    _, (fused, pan, ms), gains = load(golden, "real_qb")
+    bands, target = fused.array.reshape(4, -1).T.astype(float), pan.array.ravel().astype(float)
+    weights = np.linalg.lstsq(bands, target, rcond=None)[0]
+    residual = target - bands @ weights
+    report = metrics.full(fused, pan, ms, gains=gains, phase=PHASE, metrics=["D_s_R"], maps=True)
+    assert report.scores["D_s_R"].value == pytest.approx(residual.var() / target.var(), rel=1e-11)
+    part = np.s_[32:64, 96:128]
+    here = residual.reshape(256, 256)[part].var() / target.reshape(256, 256)[part].var()
+    assert report.maps["D_s_R"][1, 3] == pytest.approx(here, rel=1e-4)  # maps are kept in single precision
+
+
+def test_local_correlation_by_a_plain_loop():
+    x, y = RNG.normal(100, 20, (2, 9, 11))
+
+    def detail(image: np.ndarray) -> np.ndarray:
+        padded = np.pad(image, (1, 2))
+        means = [[padded[r : r + 4, c : c + 4].sum() / 16 for c in range(11)] for r in range(9)]
+        return np.pad(image - np.array(means), (1, 2))
+
+    a, b = detail(x), detail(y)
+    rho = formulas.local_correlation(formulas.local_detail(x, 2), formulas.local_detail(y, 2), 2)
+    for row in range(9):
+        for col in range(11):
+            p, q = (image[row : row + 4, col : col + 4] for image in (a, b))
+            assert rho[row, col] == pytest.approx((p * q).sum() / np.sqrt((p**2).sum() * (q**2).sum()), abs=1e-12)
+
+
+def test_maps_average_to_the_scores():
+    hrms, pan, ms = world(4, PHASE)
+    hrms = hrms + RNG.normal(0, 15, hrms.shape)
+    report = judge(hrms, pan, ms, maps=True, metrics=[*FULL, "D_rho"])
+    assert {values.shape for values in report.maps.values()} == {(3, 4)}
+    for name in ("D_lambda_K", "D_rho"):
+        assert report.maps[name].mean() == pytest.approx(report.scores[name].value, rel=1e-12)
+    for name in ("D_lambda", "D_s"):  # a mean of magnitudes is never below the magnitude of the mean
+        assert report.maps[name].mean() >= report.scores[name].value
+    np.testing.assert_allclose(report.maps["HQNR"], (1 - report.maps["D_lambda_K"]) * (1 - report.maps["D_s"]))
+    assert judge(hrms, pan, ms).maps == {}
+
+
+def test_sizes_are_cut_to_whole_blocks_first():
+    hrms, pan, ms = world(4, PHASE, 140, 200)
+    report = judge(hrms, pan, ms, metrics=[*FULL, *OPTIONAL])
+    assert (report.given, report.size, report.cropped) == ((140, 200), (128, 192), True)
+    cut = judge(hrms[:, :128, :192], pan[:, :128, :192], ms[:, :32, :48], metrics=[*FULL, *OPTIONAL])
+    assert report.scores == cut.scores
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e6, np.nan])
+def test_what_lies_in_a_gap_does_not_matter(garbage: float):
+    hrms, pan, ms = world(4, PHASE, 256, 256)
+    pan = pan + np.random.default_rng(5).normal(0, 9, pan.shape)
+    valid = np.ones((256, 256), bool)
+    valid[120:136, 40:60] = False
+    ms_valid = valid[::4, ::4]
+    values = []
+    for filling in (400.0, garbage):
+        images = [ArrayImage(np.where(valid, image, filling), valid) for image in (hrms, pan)]
+        images.append(ArrayImage(np.where(ms_valid, ms, filling), ms_valid))
+        report = metrics.full(*images, gains=[0.3] * 3, phase=PHASE, metrics=[*FULL, *OPTIONAL])
+        values.append({name: score.value for name, score in report.scores.items()})
+    assert values[0] == values[1]
+    assert None not in values[0].values()
+
+
+def test_blocks_out_of_reach_of_a_gap_keep_their_values():
+    hrms, pan, ms = world(4, PHASE, 256, 256)
+    hrms = hrms + RNG.normal(0, 9, hrms.shape)
+    valid = np.ones((256, 256), bool)
+    valid[128:132, 128:132] = False
+    images = ArrayImage(hrms, valid), ArrayImage(pan, valid), ArrayImage(ms, valid[::4, ::4])
+    report = metrics.full(*images, gains=[0.3] * 3, phase=PHASE, metrics=[*FULL, "D_rho"], maps=True)
+    clean = judge(hrms, pan, ms, metrics=[*FULL, "D_rho"], maps=True)
+    for name in ("D_lambda", "D_s", "D_lambda_K"):
+        gone = np.isnan(report.maps[name])
+        assert gone[4, 4]
+        assert report.scores[name].invalid == gone.sum()
+        assert gone.sum() <= 16  # 8 MS pixels of EXP and the same again for the PAN's way down and up
+        np.testing.assert_allclose(report.maps[name][~gone], clean.maps[name][~gone], rtol=0, atol=1e-10)
+    # windows of D_rho reach 2 pixels before and 4 after a position
+    assert report.scores["D_rho"].invalid == (4 + 6) ** 2
+    assert report.scores["D_s_R"].invalid == 16
+
+
+def test_nothing_valid_has_a_reason():
+    hrms, pan, ms = world(4, PHASE)
+    gap = ArrayImage(pan, np.zeros(pan.shape[1:], bool))
+    images = ArrayImage(hrms), gap, ArrayImage(ms)
+    report = metrics.full(*images, gains=[0.3] * 3, phase=PHASE, metrics=[*FULL, "D_rho"])
+    for name, score in report.scores.items():
+        if name != "D_lambda_K":  # needs no PAN
+            assert score.value is None, name
+            assert score.reason, name
+    json.loads(json.dumps(report.as_dict(), allow_nan=False))
+
+
+def test_one_band_has_no_pairs():
+    hrms, pan, ms = world(4, PHASE)
+    scores = judge(hrms[:1], pan, ms[:1]).scores
+    assert scores["D_lambda"].value is scores["QNR"].value is None
+    assert "no pairs" in scores["QNR"].reason
+    assert scores["HQNR"].value is not None
+
+
+def test_normalised_data_are_refused_by_the_metric_that_rounds():
+    hrms, pan, ms = (image / 2047 for image in world(4, PHASE))
+    scores = judge(hrms, pan, ms).scores
+    assert scores["D_lambda_K"].value is scores["HQNR"].value is None
+    assert "normalised" in scores["HQNR"].reason
+    assert scores["QNR"].value is not None
+
+
+def test_what_does_not_fit_together_is_said():
+    hrms, pan, ms = world(4, PHASE)
+    with pytest.raises(UsageError, match="the product has 2 bands"):
+        judge(hrms[:2], pan, ms)
+    with pytest.raises(UsageError, match="not nested"):
+        judge(hrms, pan, ms[:, :, :-3])
+    with pytest.raises(UsageError, match="2 MTF gains for 3 bands"):
+        metrics.full(*(ArrayImage(i) for i in (hrms, pan, ms)), gains=[0.3] * 2, phase=PHASE)
+    with pytest.raises(UsageError, match="choose from"):
+        judge(hrms, pan, ms, metrics=["FQNR"])
+    with pytest.raises(UsageError, match="less than one block"):
+        judge(hrms[:, :28], pan[:, :28], ms[:, :7])
