@@ -244,7 +244,9 @@ class SceneCanvas(Canvas):
             start = int(np.clip(np.floor(positions.min()) - reach, 0, size - 1))
             windows.append(slice(start, int(np.clip(np.ceil(positions.max()) + reach + 1, start + 1, size))))
         parts = [raster.read(*windows) for raster in self.scene.ms]
-        valid = np.logical_and.reduce([valid for _, valid in parts])
+        # a value means no data only where all bands have it, whatever files they are in
+        together = np.logical_or if all(raster.by_value for raster in self.scene.ms) else np.logical_and
+        valid = together.reduce([valid for _, valid in parts])
         return np.concatenate([image for image, _ in parts]), valid, (windows[0].start, windows[1].start)
 
 

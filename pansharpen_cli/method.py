@@ -11,7 +11,7 @@ from pansharpen_cli import zoo
 from pansharpen_cli.backends.backend import Backend
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
-from pansharpen_cli.errors import ModelError
+from pansharpen_cli.errors import DeviceError, ModelError
 from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.modelspec import WAVELENGTHS, canonical_band
 from pansharpen_cli.mtf import Sensor
@@ -56,14 +56,16 @@ class Method:
         """The units it works in; None is DN."""
         return self.model.spec.radiometry if self.model else None
 
-    def backend(self, scene: Subject, sensor: Sensor, device: str) -> tuple[Backend, str]:
-        """The backend for a scene, and the device it runs on."""
+    def backend(self, scene: Subject, sensor: Sensor, device: str, threads: int = 0) -> tuple[Backend, str]:
+        """The backend for a scene, and the device it runs on; `threads` of the CPU, 0: as many as there are."""
         if self.model is None:
+            if device not in ("auto", "cpu"):
+                raise DeviceError(f"--device {device} cannot run {self.name}; classical methods run on the cpu")
             bands = [canonical_band(name) for name in scene.band_names]
             return METHODS[self.name](Camera.of_scene(self.ratio, bands, sensor)), "cpu"
         from pansharpen_cli.backends import torch_backend
 
-        where = torch_backend.device(device)
+        where = torch_backend.device(device, threads)
         return torch_backend.TorchBackend(self.model.load(), self.model.spec.crop, where), str(where)
 
 

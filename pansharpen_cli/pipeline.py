@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +20,15 @@ from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.canvas import Canvas, SceneCanvas
 from pansharpen_cli.concurrency import Behind, ahead
 from pansharpen_cli.coregistration import Choice, measure, to_apply
-from pansharpen_cli.digest import digest
+from pansharpen_cli.errors import OutputError
+from pansharpen_cli.files import digest, redacted
 from pansharpen_cli.method import Method, choose
 from pansharpen_cli.mtf import SENSORS
 from pansharpen_cli.radiometry import quantise
 from pansharpen_cli.registration import Shift
 from pansharpen_cli.scene import Nodata, Scene
 from pansharpen_cli.tiling import Pixels
-from pansharpen_cli.writer import ProductWriter
+from pansharpen_cli.writer import ProductWriter, check_target
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ def sharpen(job: Job, on_tile: Callable[[int, int], None] = lambda done, total: 
     `on_tile` is told how many tiles are done, of how many. Raises PansharpenError in one sentence.
     """
     began = time.perf_counter()
+    _check_output(job)
     with (
         Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene,
         ThreadPoolExecutor(1, "digest") as beside,
@@ -95,7 +96,7 @@ def sharpen(job: Job, on_tile: Callable[[int, int], None] = lambda done, total: 
         digests = beside.submit(lambda: [digest(path) for path in (job.pan, *job.ms)])
         method = choose(job.model, scene)
         log.info("%s: %s", method.name, method.reason)
-        backend, device = method.backend(scene, SENSORS[job.sensor], job.device)
+        backend, device = method.backend(scene, SENSORS[job.sensor], job.device, job.threads)
         shift = None if job.coregister == "off" else measure(SceneCanvas.of(scene, resampling=job.resampling))
         applied = to_apply(job.coregister, shift or Shift(0, 0, 0, 0, 0))
         _tell(shift, applied)
@@ -112,6 +113,14 @@ def sharpen(job: Job, on_tile: Callable[[int, int], None] = lambda done, total: 
         job.output, canvas.grid.height, canvas.grid.width, scene.band_names, _dtype(job, scene).name,
         method.name, method.reason, device, shift, applied, time.perf_counter() - began,
     )  # fmt: skip
+
+
+def _check_output(job: Job) -> None:
+    """What can be known of the output before any work."""
+    for path in (job.pan, *job.ms):
+        if job.output.exists() and Path(path).exists() and job.output.samefile(path):
+            raise OutputError(f"{job.output} is one of the inputs; give the output a name of its own")
+    check_target(job.output, job.overwrite)
 
 
 def _sharpen_tiles(
@@ -185,9 +194,9 @@ def _tags(
         "BACKEND": "torch" if method.model else "classical",
         "DEVICE": device,
         "PRECISION": "float32",
-        "PAN": _redacted(job.pan),
+        "PAN": redacted(job.pan),
         "PAN_SHA256": digests[0],
-        "MS": json.dumps([_redacted(path) for path in job.ms]),
+        "MS": json.dumps([redacted(path) for path in job.ms]),
         "MS_SHA256": json.dumps(digests[1:]),
         "BANDS": json.dumps(job.bands),
         "RATIO": str(method.ratio),
@@ -205,8 +214,3 @@ def _tags(
             "SHIFT_WINDOWS": str(shift.windows),
         }
     return tags
-
-
-def _redacted(path: str | Path) -> str:
-    """A path without what may be secret in a URL: user, password and query."""
-    return re.sub(r"\?.*$", "?...", re.sub(r"(://)[^/@]+@", r"\1...@", str(path)))

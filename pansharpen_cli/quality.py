@@ -14,8 +14,8 @@ import numpy.typing as npt
 from affine import Affine
 
 from pansharpen_cli.canvas import SceneCanvas
-from pansharpen_cli.digest import digest
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.files import digest
 from pansharpen_cli.geogrid import GeoGrid
 from pansharpen_cli.interpolation import area_phase, toolbox_phase
 from pansharpen_cli.metrics.full_resolution import FULL, FullReport, full

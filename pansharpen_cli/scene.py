@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -19,6 +20,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.files import redacted
 from pansharpen_cli.geogrid import GeoGrid
 
 Float32 = npt.NDArray[np.float32]
@@ -37,7 +39,7 @@ class Raster:
     """One open file: its grid, its bands, and which pixels hold data."""
 
     def __init__(self, path: str | Path, nodata: Nodata = "file", bands: Sequence[int] | None = None) -> None:
-        self.path = str(path)
+        self.path = redacted(path)
         self._dataset = _open(path)
         try:
             self._check()
@@ -130,6 +132,11 @@ class Raster:
         data[:, ~valid] = 0
         return data, valid
 
+    @property
+    def by_value(self) -> bool:
+        """True if a value says where there is no data, not a mask."""
+        return self.nodata is not None and not np.issubdtype(self.dtype, np.floating)
+
     def tags(self, namespace: str) -> dict[str, str]:
         """The file's tags in a namespace."""
         return dict(self._dataset.tags(ns=namespace))
@@ -150,7 +157,20 @@ def _open(path: str | Path) -> rasterio.DatasetReader:
         except RasterioIOError as error:
             if driver == DRIVERS[0]:
                 reason = error
-    raise SceneError(f"{path} is not a readable GeoTIFF, JPEG 2000 or NITF file: {reason}") from reason
+    raise SceneError(
+        f"{redacted(path)} is not a readable GeoTIFF, JPEG 2000 or NITF file: {redacted(str(reason))}"
+    ) from reason
+
+
+def _chosen(
+    bands: Sequence[int], paths: Sequence[str | Path], rasters: Sequence[Raster]
+) -> Iterator[tuple[str | Path, list[int]]]:
+    """The files that hold `bands`, numbered through all files, in this order, and their own band numbers."""
+    everything = [(path, index) for path, raster in zip(paths, rasters, strict=True) for index in raster.indexes]
+    if not bands or min(bands) < 1 or max(bands) > len(everything):
+        raise SceneError(f"{rasters[0].path} has bands 1 to {len(everything)}, not {', '.join(map(str, bands))}")
+    for path, group in groupby((everything[band - 1] for band in bands), key=lambda chosen: chosen[0]):
+        yield path, [index for _, index in group]
 
 
 class Scene:
@@ -170,17 +190,23 @@ class Scene:
         bands: Sequence[int] | None = None,
         names: Sequence[str] | None = None,
     ) -> Scene:
-        """Open `pan` and one or several `ms` files; `bands` are band numbers of the MS from 1, `names` replace theirs.
+        """Open `pan` and one or several `ms` files; `names` replace those of the bands.
 
+        `bands`: the MS bands to use, numbered from 1 through all files.
         Raises SceneError in one sentence for whatever cannot be sharpened.
         """
         if not ms:
             raise SceneError(f"{pan} has no MS with it; give the MS files after the PAN")
         with ExitStack() as opened:
-            rasters = []
-            for path, indexes in [(pan, None), *((path, bands) for path in ms)]:
-                rasters.append(Raster(path, nodata, indexes))
-                opened.callback(rasters[-1].close)
+
+            def keep(path: str | Path, indexes: Sequence[int] | None = None) -> Raster:
+                raster = Raster(path, nodata, indexes)
+                opened.callback(raster.close)
+                return raster
+
+            rasters = [keep(pan), *map(keep, ms)]
+            if bands is not None:
+                rasters[1:] = [keep(path, indexes) for path, indexes in _chosen(bands, ms, rasters[1:])]
             scene = cls(rasters[0], rasters[1:])
             if names is not None:
                 scene._rename(names)

@@ -44,7 +44,7 @@ Mask = npt.NDArray[np.bool_]
 BLOCK = 512
 """Side of a TIFF block, in pixels. Cores on multiples of it are compressed once."""
 
-CACHE = 128 * 2**20
+CACHE = 48 * 2**20
 """Bytes of GDAL's block cache while a product is open; its default, 5 % of the machine, is no bound to plan with."""
 
 TAGS = "PANSHARPEN"
@@ -236,7 +236,7 @@ class ProductWriter:
         self._layout = Layout(grid, tuple(bands), np.dtype(dtype), nodata, mask, format, threads, options)
         self._cores: list[Core] = []
         self._statistics = [BandStatistics() for _ in bands]
-        _check_target(path, overwrite)
+        check_target(path, overwrite)
         _check_nodata(path, self._layout)
         _check_room(path, self._layout)
         _rehearse(path, self._layout)
@@ -296,7 +296,7 @@ class ProductWriter:
             draft = self._draft.finish(tags, self._statistics)
             _sync(draft)
             _read_back(draft, self._layout, self._cores, tags, self._statistics)
-            _check_target(self._path, self._overwrite)
+            check_target(self._path, self._overwrite)
             publish(draft, self._path)
         return self._path
 
@@ -443,7 +443,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raises OutputError unless a file may appear at `path`."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder; give the name of a file")
     if os.path.lexists(path) and not overwrite:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pansharpen_cli.digest import digest
 from pansharpen_cli.errors import ModelError
+from pansharpen_cli.files import digest
 from pansharpen_cli.modelspec import ModelSpec
 
 if TYPE_CHECKING:

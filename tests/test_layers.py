@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "pansharpen_cli"
 LAYERS = (
     ("errors",),
     # values and arrays; no rasters, no torch
-    ("concurrency", "digest", "geogrid", "interpolation", "radiometry", "registration", "tiling"),
+    ("concurrency", "files", "geogrid", "interpolation", "radiometry", "registration", "tiling"),
     ("modelspec", "mtf"),
     ("metrics", "wald"),
     # the methods, and what they are to a caller

@@ -31,9 +31,11 @@ WHOLE = 10**6
 
 SMALL = {
     "adknet": {"channels": 16, "layers": 3},
+    "adknet-per-band": {"channels": 16, "layers": 3},
     "premix-b": {"channels": 16},
+    "premix-b-per-band": {"channels": 16},
     "premix-h": {"channels": 8},
-    "dmanet": {"widths": (16, 16, 16)},
+    "dmanet": {"widths": (32, 32, 32)},
 }
 """Options that keep the tests short; widths are multiples of 8, as those of real models are."""
 

@@ -17,8 +17,13 @@ from pansharpen_cli.tiling import Pixels, Reach
 Float32 = npt.NDArray[np.float32]
 
 
-def device(name: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:N" as a device that works. Raises DeviceError rather than taking another one."""
+def device(name: str, threads: int = 0) -> torch.device:
+    """ "auto", "cpu", "cuda" or "cuda:N" as a device that works. Raises DeviceError rather than taking another one.
+
+    `threads` of the CPU are used from here on; 0 leaves them as they are.
+    """
+    if threads:
+        torch.set_num_threads(threads)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pansharpen_cli import __version__
+from pansharpen_cli.cli import console
 from pansharpen_cli.cli.import_ import import_weights
 from pansharpen_cli.cli.models import models
 from pansharpen_cli.cli.qnr import qnr
@@ -50,23 +51,33 @@ def _main(
 
 def main() -> NoReturn:
     """Run the command line. Exit codes: 0 ok, 1 failure, 2 usage, 3 unusable input, 4 unusable device or model."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that temporaries are removed
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)
     except PansharpenError as error:
-        if "-vv" in sys.argv:
-            traceback.print_exc()
-        print(f"pansharpen: {error}", file=sys.stderr)
-        code = error.exit_code
+        code = _told(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        print("pansharpen: interrupted; nothing was written", file=sys.stderr)
         code = INTERRUPTED
     except Exception as error:
-        if not hasattr(error, "show"):  # not one of the command line's own: a defect
-            if "-vv" in sys.argv:
-                raise
-            print(f"pansharpen: unexpected {type(error).__name__}: {error} (-vv shows where)", file=sys.stderr)
-            sys.exit(1)
-        error.show()
-        code = getattr(error, "exit_code", 2)
+        if hasattr(error, "show"):  # the command line's own
+            error.show()
+            code = getattr(error, "exit_code", 2)
+        else:
+            code = _told(f"unexpected {type(error).__name__}: {error} (-vv shows where)", 1)
+    if code == INTERRUPTED:
+        print("pansharpen: interrupted; nothing was written", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _told(message: str, code: int) -> int:
+    """Say what went wrong in one line, after the traceback if that was asked for."""
+    if console.shown["tracebacks"]:
+        traceback.print_exc()
+    print(f"pansharpen: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _terminate(*_: object) -> NoReturn:
+    """Leave by an exception, so that temporaries are removed."""
+    print("pansharpen: terminated; nothing was written", file=sys.stderr)
+    sys.exit(TERMINATED)

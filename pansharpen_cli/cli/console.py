@@ -11,10 +11,15 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+shown = {"tracebacks": False}
+"""What a user asked to see."""
+
 
 def set_up(quiet: bool, verbose: int) -> None:
     """Messages of the library to stderr: warnings always, what it does unless `quiet`, details with -v."""
-    warnings.filterwarnings("ignore", "Dataset has no geotransform")  # of what is not georeferenced we take care
+    # rasterio's, of what is not georeferenced: we take care of it
+    warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal to Affine.identity")
+    shown["tracebacks"] = verbose >= 2
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Format())
     logger = logging.getLogger("pansharpen_cli")
@@ -42,6 +47,7 @@ def progress(quiet: bool, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 def threads(wanted: int) -> int:
     """How many threads to use, and let the array libraries use: 0 is all that this process may have."""
-    count = wanted or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(count))
-    return count
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if wanted:
+        os.environ["OMP_NUM_THREADS"] = str(wanted)
+    return wanted or mine

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pansharpen_cli.cli import console, options
-from pansharpen_cli.errors import UsageError
+from pansharpen_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from pansharpen_cli.pipeline import Product
@@ -102,6 +102,8 @@ def run(
         tile=tile,
         threads=count,
     )
+    if quicklook:
+        _check_quicklook(quicklook, [output, *map(Path, (pan, *ms))], overwrite)
     with console.progress(quiet, "tile") as on_tile:
         product = pipeline.sharpen(job, on_tile)
     if quicklook:
@@ -112,6 +114,15 @@ def run(
         typer.echo(json.dumps(_as_json(product, quicklook)))
     elif not quiet:
         print(_summary(product, quicklook), file=sys.stderr)
+
+
+def _check_quicklook(path: Path, others: list[Path], overwrite: bool) -> None:
+    """It must not take the place of another file of this run, and of no file at all unasked."""
+    from pansharpen_cli.writer import check_target
+
+    if path.resolve() in [other.resolve() for other in others]:
+        raise OutputError(f"--quicklook {path} is another file of this run; give it a name of its own")
+    check_target(path, overwrite)
 
 
 def _nodata(text: str) -> Nodata:

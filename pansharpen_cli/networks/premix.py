@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.networks.clahe import Cells, clahe
-from pansharpen_cli.networks.layers import Upsample, filter_adaptively, load_exactly, neighbours
+from pansharpen_cli.networks.layers import SteadyConv2d, Upsample, filter_adaptively, load_exactly, neighbours
 from pansharpen_cli.networks.network import Network, Pooling
 
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -335,7 +335,7 @@ def _encoder(inputs: int, layout: Layout) -> nn.Sequential:
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, bias: bool = True) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    return SteadyConv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
 
 
 def _doubling(channels: int) -> nn.ConvTranspose2d:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pansharpen_cli.modelspec import ModelSpec
 
 
@@ -28,9 +30,15 @@ def card(spec: ModelSpec, parameters: int) -> str:
         "| method | ERGAS | SAM (degrees) |",
         "|---|---|---|",
     ]
-    best = min(scores["ergas"] for scores in spec.scores.values())
-    for name, scores in spec.scores.items():
-        mark = "**" if scores["ergas"] == best else ""
-        lines.append(f"| {mark}{name}{mark} | {scores['ergas']:.3f} | {scores['sam']:.3f} |")
+    lines += _rows(spec.scores)
     lines += ["", "Means over the validation scenes, whole, at reduced resolution. Lower is better.", ""]
+    for where, scores in how.get("elsewhere", {}).items():
+        lines += [f"{where}:", "", "| method | ERGAS | SAM (degrees) |", "|---|---|---|", *_rows(scores), ""]
     return "\n".join(lines)
+
+
+def _rows(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line of the table for each method, the best in bold."""
+    best = min(values["ergas"] for values in scores.values())
+    marked = ((f"**{name}**" if values["ergas"] == best else name, values) for name, values in scores.items())
+    return [f"| {name} | {values['ergas']:.3f} | {values['sam']:.3f} |" for name, values in marked]

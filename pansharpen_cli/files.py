@@ -1,8 +1,9 @@
-"""What a file holds, in one number."""
+"""Files by name and content: how they are told to people, and what they hold in one number."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 
@@ -12,3 +13,8 @@ def digest(path: str | Path) -> str:
         return ""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def redacted(text: str | Path) -> str:
+    """A path, or a text with paths in it, without what may be secret in a URL: user, password and query."""
+    return re.sub(r"\?\S*", "?...", re.sub(r"(://)[^/@\s]+@", r"\1...@", str(text)))
