@@ -1,9 +1,13 @@
 """Where the tests find real scenes and the numbers to match. They live beside the checkout, not in it; tests that
 need them skip where they are absent."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# who starts the tests in the background may have had Ctrl-C ignored, for them and all their children
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -171,7 +171,7 @@ def test_one_georeferenced_the_other_not(tmp_path: Path, plain: str):
 
 def test_no_such_band(tmp_path: Path):
     pan, ms = WORLD.write(tmp_path)
-    refuse(pan, ms, culprit=ms, because="no band 4; it has 3", bands=[1, 4])
+    refuse(pan, ms, culprit=ms, because="has bands 1 to 3, not 1, 4", bands=[1, 4])
 
 
 def test_too_few_names(tmp_path: Path):

@@ -38,8 +38,8 @@ def numbers(text: str | None, option: str) -> list[int] | None:
         if not first.isdigit() or (last and not last.isdigit()):
             raise UsageError(f"{option} takes band numbers like 1,3-5, not {text!r}")
         result += range(int(first), int(last or first) + 1)
-        if int(last or first) < int(first) or int(first) < 1:
-            raise UsageError(f"{option} takes ranges that go up, from 1, not {part!r}")
+        if int(last or first) < int(first):
+            raise UsageError(f"{option} takes ranges that go up, not {part!r}")
     return result
 
 
