@@ -34,6 +34,8 @@ def card(spec: ModelSpec, parameters: int) -> str:
     lines += ["", "Means over the validation scenes, whole, at reduced resolution. Lower is better.", ""]
     for where, scores in how.get("elsewhere", {}).items():
         lines += [f"{where}:", "", "| method | ERGAS | SAM (degrees) |", "|---|---|---|", *_rows(scores), ""]
+    if "weaknesses" in how:
+        lines += ["## Known weaknesses", "", how["weaknesses"], ""]
     return "\n".join(lines)
 
 
