@@ -44,7 +44,7 @@ Mask = npt.NDArray[np.bool_]
 BLOCK = 512
 """Side of a TIFF block, in pixels. Cores on multiples of it are compressed once."""
 
-CACHE = 48 * 2**20
+CACHE = 32 * 2**20
 """Bytes of GDAL's block cache while a product is open; its default, 5 % of the machine, is no bound to plan with."""
 
 TAGS = "PANSHARPEN"

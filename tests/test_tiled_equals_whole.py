@@ -34,7 +34,7 @@ SMALL = {
     "adknet-per-band": {"channels": 16, "layers": 3},
     "premix-b": {"channels": 16},
     "premix-b-per-band": {"channels": 16},
-    "premix-h": {"channels": 8},
+    "premix-h": {"channels": 32},
     "dmanet": {"widths": (32, 32, 32)},
 }
 """Options that keep the tests short; widths are multiples of 8, as those of real models are."""

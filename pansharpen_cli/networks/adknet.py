@@ -16,7 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pansharpen_cli.errors import ModelError
-from pansharpen_cli.networks.layers import filter_adaptively, load_exactly, neighbours
+from pansharpen_cli.networks.layers import (
+    SteadyConv2d,
+    SteadyConvTranspose2d,
+    filter_adaptively,
+    load_exactly,
+    neighbours,
+)
 from pansharpen_cli.networks.network import Network, Pooling
 
 TAPS = 9
@@ -53,10 +59,10 @@ class ADKNet(Network):
         self.skip = _expansion(bands, ratio)
         self.expand = _expansion(bands, ratio)
         self.activation = nn.PReLU()
-        self.embed_ms = nn.Conv2d(bands, channels, 5, padding=2)
-        self.embed_pan = nn.Conv2d(guide_bands, channels, 5, padding=2)
+        self.embed_ms = SteadyConv2d(bands, channels, 5, padding=2)
+        self.embed_pan = SteadyConv2d(guide_bands, channels, 5, padding=2)
         self.layers = nn.ModuleList(AdaptiveLayer(channels, squeeze, f"layer{i}") for i in range(layers))
-        self.reconstruct = nn.Conv2d(channels, bands, 3, padding=1)
+        self.reconstruct = SteadyConv2d(channels, bands, 3, padding=1)
 
     def fuse(self, pan: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
         guide = self.activation(self.embed_pan(pan))
@@ -101,11 +107,11 @@ class AdaptiveLayer(nn.Module):
         super().__init__()
         self.name = name
         self.spatial = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
-            nn.Conv2d(channels, TAPS, 1),
-            nn.Conv2d(TAPS, TAPS, 3, padding=1),
+            SteadyConv2d(channels, channels, 3, padding=1, groups=channels),
+            SteadyConv2d(channels, TAPS, 1),
+            SteadyConv2d(TAPS, TAPS, 3, padding=1),
             nn.LeakyReLU(SLOPE, inplace=True),
-            nn.Conv2d(TAPS, TAPS, 3, padding=1),
+            SteadyConv2d(TAPS, TAPS, 3, padding=1),
         )
         self.spectral = nn.Sequential(
             nn.Linear(channels, squeeze), nn.LeakyReLU(SLOPE), nn.Linear(squeeze, channels * TAPS)
@@ -148,7 +154,7 @@ def _mean(pixels: Tensor) -> Tensor:
 
 def _expansion(bands: int, ratio: int) -> nn.ConvTranspose2d:
     """Learned up-sampling: each output pixel reads 2 x 2 MS pixels of every band."""
-    return nn.ConvTranspose2d(bands, bands, 2 * ratio, stride=ratio, padding=ratio // 2)
+    return SteadyConvTranspose2d(bands, bands, 2 * ratio, stride=ratio, padding=ratio // 2)
 
 
 OFFICIAL_NAMES = {

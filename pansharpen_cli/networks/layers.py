@@ -3,7 +3,7 @@ every pixel. Both are local; images are (N, C, H, W)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -57,9 +57,39 @@ class SteadyConv2d(nn.Conv2d):
     """
 
     def forward(self, image: Tensor) -> Tensor:
-        if len(image) == 1 and image.numel() <= 20480:  # torch's own limit, in use_mkldnn
-            return super().forward(image.expand(2, -1, -1, -1))[:1]
-        return super().forward(image)
+        return _steadily(super().forward, image)
+
+
+class SteadyConvTranspose2d(nn.ConvTranspose2d):
+    """The same for a transposed convolution."""
+
+    def forward(self, image: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return _steadily(super().forward, image)
+
+
+class Doubling(nn.ConvTranspose2d):
+    """Transposed convolution 3x3, stride 2: twice the size. As an ordinary one, 2x2, of each pixel's four phases:
+    torch's own rounds differently for some sizes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, stride=2, padding=1, output_padding=1)
+
+    def forward(self, image: Tensor, output_size: list[int] | None = None) -> Tensor:
+        channels = self.out_channels
+        phases = self.weight.new_zeros(channels, 2, 2, self.in_channels, 2, 2)
+        taps = {(0, 0): 1, (1, 0): 2, (1, 1): 0}  # (parity of the output, input pixel) -> tap
+        for (row_parity, row), i in taps.items():
+            for (col_parity, col), j in taps.items():
+                phases[:, row_parity, col_parity, :, row, col] = self.weight[:, :, i, j].T
+        kernel = phases.view(4 * channels, self.in_channels, 2, 2)
+        bias = None if self.bias is None else self.bias.repeat_interleave(4)
+        fine = _steadily(lambda padded: F.conv2d(padded, kernel, bias), F.pad(image, (0, 1, 0, 1)))
+        return F.pixel_shuffle(fine, 2)
+
+
+def _steadily(convolution: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    small = len(image) == 1 and image.numel() <= 20480  # torch's own limit, in use_mkldnn
+    return convolution(image.expand(2, -1, -1, -1))[:1] if small else convolution(image)
 
 
 def _halo(filters: Polyphase) -> int:

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.networks.clahe import Cells, clahe
-from pansharpen_cli.networks.layers import SteadyConv2d, Upsample, filter_adaptively, load_exactly, neighbours
+from pansharpen_cli.networks.layers import (
+    Doubling,
+    SteadyConv2d,
+    Upsample,
+    filter_adaptively,
+    load_exactly,
+    neighbours,
+)
 from pansharpen_cli.networks.network import Network, Pooling
 
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -216,8 +223,8 @@ class Stage(nn.Module):
         self.stride = 2**doublings
         inputs = [(layout.bands, 1)] + [(layout.channels, layout.channels)] * (layout.layers - 1)
         self.blocks = nn.ModuleList(MixingBlock(ms, pan, layout) for ms, pan in inputs)
-        self.expand_ms = nn.Sequential(*(_doubling(layout.channels) for _ in range(doublings)))
-        self.expand_pan = nn.Sequential(*(_doubling(layout.channels) for _ in range(doublings)))
+        self.expand_ms = nn.Sequential(*(Doubling(layout.channels) for _ in range(doublings)))
+        self.expand_pan = nn.Sequential(*(Doubling(layout.channels) for _ in range(doublings)))
         self.filter_ms = PredictiveFilter(layout)
         self.filter_pan = PredictiveFilter(layout)
 
@@ -336,10 +343,6 @@ def _encoder(inputs: int, layout: Layout) -> nn.Sequential:
 
 def _convolution(inputs: int, outputs: int, kernel: int, bias: bool = True) -> nn.Conv2d:
     return SteadyConv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
-
-
-def _doubling(channels: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1)
 
 
 OFFICIAL_NAMES = {
