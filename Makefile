@@ -9,6 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test lint lock clean
 
 demo: $(VENV)/.installed
+	mkdir -p demo-output
 	$(BIN)/pansharpen run examples/l8_madrid/pan.tif examples/l8_madrid/ms.tif \
 	  -o demo-output/madrid.tif --quicklook demo-output/madrid.png --overwrite
 
