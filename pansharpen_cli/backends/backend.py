@@ -27,7 +27,10 @@ class Backend(Protocol):
     def crop(self) -> int | None: ...
 
     def observe(self, tiles: Iterable[Pixels]) -> None:
-        """Freeze the scene's global values. Called once, before the first tile, unless `crop` is 0."""
+        """Freeze the scene's global values. Called once, before the first tile, unless `crop` is 0.
+
+        `tiles` may be iterated several times; each time they are read anew.
+        """
         ...
 
     def __call__(self, pan: Float32, ms: Float32) -> Float32:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,7 +43,7 @@ class Sharpener:
             scaling = Scaling.of(radiometry, canvas.moments.of_bands(order))
         sharpener = cls(backend, scaling, order)
         if backend.crop != 0:
-            backend.observe(sharpener._scaled(pixels) for pixels in _what_it_wants(backend, canvas, tile))
+            backend.observe(_Scene(sharpener, canvas, tile))
         return sharpener
 
     def __call__(self, pixels: Pixels) -> Float32:
@@ -59,11 +59,21 @@ class Sharpener:
         return replace(pixels, pan=pan, ms=ms)
 
 
-def _what_it_wants(backend: Backend, canvas: Canvas, tile: int) -> Iterator[Pixels]:
-    if backend.crop is None:
-        yield from map(canvas.read, canvas.tiles(tile, backend.reach))
-        return
-    # a crop with gaps would teach the network its filling: only where there is no other
-    crops = list(canvas.crops(backend.crop, MOST_CROPS, backend.reach.alignment))
-    whole = [crop for crop in crops if crop.valid.all()]
-    yield from whole or crops
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """What a backend wants to see of a scene, in its units, as often as it asks."""
+
+    sharpener: Sharpener
+    canvas: Canvas
+    tile: int
+
+    def __iter__(self) -> Iterator[Pixels]:
+        return map(self.sharpener._scaled, self._pixels())
+
+    def _pixels(self) -> Iterable[Pixels]:
+        backend = self.sharpener.backend
+        if backend.crop is None:
+            return map(self.canvas.read, self.canvas.tiles(self.tile, backend.reach))
+        # a crop with gaps would teach the network its filling: only where there is no other
+        crops = list(self.canvas.crops(backend.crop, MOST_CROPS, backend.reach.alignment))
+        return [crop for crop in crops if crop.valid.all()] or crops
