@@ -58,15 +58,17 @@ class Method:
 
     def backend(self, scene: Subject, sensor: Sensor, device: str, threads: int = 0) -> tuple[Backend, str]:
         """The backend for a scene, and the device it runs on; `threads` of the CPU, 0: as many as there are."""
+        bands = [canonical_band(name) for name in scene.band_names]
         if self.model is None:
             if device not in ("auto", "cpu"):
                 raise DeviceError(f"--device {device} cannot run {self.name}; classical methods run on the cpu")
-            bands = [canonical_band(name) for name in scene.band_names]
             return METHODS[self.name](Camera.of_scene(self.ratio, bands, sensor)), "cpu"
         from pansharpen_cli.backends import torch_backend
 
         where = torch_backend.device(device, threads)
-        return torch_backend.TorchBackend(self.model.load(), self.model.spec.crop, where), str(where)
+        network = self.model.load(len(self.order))
+        network.set_camera([sensor.gain(bands[index]) for index in self.order])
+        return torch_backend.TorchBackend(network, self.model.spec.crop, where), str(where)
 
 
 def choose(name: str, scene: Subject) -> Method:
@@ -97,7 +99,7 @@ def _classical(name: str, reason: str, scene: Subject) -> Method:
 
 def _model(model: zoo.Model, reason: str, scene: Subject) -> Method:
     order = _order(model, scene) or list(range(len(scene.band_names)))
-    if _order(model, scene) is None or not _named(scene):
+    if model.spec.bands and (_order(model, scene) is None or not _named(scene)):
         log.warning(
             "the bands %s are taken as %s, in this order; --band-names says otherwise",
             ", ".join(scene.band_names),

@@ -48,6 +48,7 @@ class Band:
 class ModelSpec:
     """A model: which network with which options, on what scenes, in which units.
 
+    `bands`: what it was trained with, in order; none: its network treats any band alike, and any number of them.
     `phase`: MS sample i sits on PAN index ratio * i + phase in the data it was trained with.
     `crop`: PAN pixels a side of the crops its scene statistics are pooled over, as in training (0: it has none).
     `halo`, `multiple_of`, `alignment`: what the network declares of itself, in PAN pixels (see networks/network.py).
@@ -102,10 +103,7 @@ class ModelSpec:
         for sound, demand in (
             (_is_text(self.name) and _is_text(self.network), "name and network are texts"),
             (isinstance(self.options, dict), "options are named"),
-            (
-                bool(names) and all(map(_is_text, names)) and len(set(names)) == len(names),
-                "bands have names of their own",
-            ),
+            (all(map(_is_text, names)) and len(set(names)) == len(names), "bands have names of their own"),
             (_is_whole(self.ratio, 2, 16), "ratio is a whole number from 2 to 16"),
             (_is_number(self.phase) and -1 <= self.phase <= self.ratio, "phase is a position within an MS pixel"),
             (all(_is_whole(n, 0, 4096) for n in (self.crop, self.halo)), "crop and halo are 0 ... 4096 PAN pixels"),
@@ -120,7 +118,7 @@ class ModelSpec:
 
     def misfit(self, bands: int, ratio: float, tolerance: float) -> str | None:
         """Why this model cannot sharpen a scene of so many bands and this ratio; None if it can."""
-        if bands != len(self.bands):
+        if self.bands and bands != len(self.bands):
             return f"it has {len(self.bands)} bands ({', '.join(self.band_names)}), the scene {bands}"
         if abs(ratio / self.ratio - 1) > tolerance:
             return f"it has ratio {self.ratio}, the scene {ratio:.3g}"
@@ -129,9 +127,11 @@ class ModelSpec:
     def order_of(self, names: Sequence[str]) -> list[int] | None:
         """Where the model's bands stand among a scene's band `names` (canonical): the scene's index of each.
 
-        None if the names do not tell (the scene's own order is then the only guess).
+        A model of any bands takes them as they come. None if the names do not tell (the scene's own order is then the only guess).
         """
         wanted = self.band_names
+        if not wanted:
+            return list(range(len(names)))
         if sorted(names) != sorted(wanted) or len(set(names)) != len(names):
             return None
         return [list(names).index(name) for name in wanted]

@@ -32,8 +32,11 @@ class Model:
     def name(self) -> str:
         return self.spec.name
 
-    def load(self) -> Network:
-        """The network with its weights, for inference. Raises ModelError if the weights are not the described ones."""
+    def load(self, bands: int | None = None) -> Network:
+        """The network with its weights, for inference; a model of any bands is built for so many (default: one).
+
+        Raises ModelError if the weights are not the described ones.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -45,7 +48,7 @@ class Model:
             raise ModelError(f"{self.folder} has no {WEIGHTS}; import or train the model again")
         if digest(path) != self.spec.weights_sha256:
             raise ModelError(f"{path} is not the file that {SPEC} describes (its SHA-256 differs); restore the model")
-        network = build(self.spec.network, len(self.spec.bands), self.spec.ratio, self.spec.options)
+        network = build(self.spec.network, len(self.spec.bands) or bands or 1, self.spec.ratio, self.spec.options)
         try:
             load_exactly(network, load_file(path), f"{self.spec.network} with the options in {SPEC}")
         except (SafetensorError, ModelError) as error:

@@ -144,14 +144,20 @@ def test_classical_methods(name, part):
     check(Sharpener.observing(backend, None, canvas, order, 200), canvas, 1e-6)
 
 
-FIXED = [("adknet", Radiometry("fixed", 2047.0, 2047.0))]
+VARIANTS = [
+    ("adknet", {}, Radiometry("fixed", 2047.0, 2047.0)),
+    ("premix-b", {"consistent": True}, Radiometry("scene")),
+    ("adknet-per-band", {"consistent": True, "intensity": True}, Radiometry("scene")),
+]
 
 
-@pytest.mark.parametrize(("name", "radiometry"), [(name, Radiometry("scene")) for name in NETWORKS] + FIXED)
-def test_networks(name, radiometry, part):
+@pytest.mark.parametrize(
+    ("name", "options", "radiometry"), [(name, {}, Radiometry("scene")) for name in NETWORKS] + VARIANTS
+)
+def test_networks(name, options, radiometry, part):
     chosen, scene = part
     torch.manual_seed(3)
-    network = build(name, len(scene.band_names), scene.ratio, SMALL.get(name, {})).eval()
+    network = build(name, len(scene.band_names), scene.ratio, SMALL.get(name, {}) | options).eval()
     backend = TorchBackend(network, 64, torch.device("cpu"))
     canvas = SceneCanvas.of(scene, phase=area_phase(scene.ratio), shift=chosen.shift, reach=backend.reach)
     sharpener = Sharpener.observing(backend, radiometry, canvas, tuple(range(network.bands)), 256)

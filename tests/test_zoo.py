@@ -32,7 +32,7 @@ def random_model(folder, network="premix-b", *, bands=BGRN, ratio=4, radiometry=
         crop=64,
         scores=scores or {},
     )
-    return zoo.save(folder, spec, build(network, len(bands), ratio, options), f"# {folder.name}\n")
+    return zoo.save(folder, spec, build(network, len(bands) or 1, ratio, options), f"# {folder.name}\n")
 
 
 @pytest.fixture
@@ -227,3 +227,14 @@ def test_a_digest_is_the_files_sha256(tmp_path):
     path = tmp_path / "empty"
     path.write_bytes(b"")
     assert zoo.digest(path) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_a_model_of_any_bands_fits_every_count_and_takes_bands_as_they_come(models):
+    random_model(models / "free", "adknet-per-band", bands=(), channels=8, layers=1, consistent=True)
+    model = zoo.find("free")
+    assert model.spec.misfit(7, 4.0, 0.01) is None
+    assert model.spec.misfit(7, 2.0, 0.01) is not None
+    assert model.spec.order_of(["x", "y", "x"]) == [0, 1, 2]
+    images = torch.randn(1, 1, 32, 32), torch.randn(1, 7, 8, 8)
+    with torch.inference_mode():
+        assert model.load(7)(*images).shape == (1, 7, 32, 32)

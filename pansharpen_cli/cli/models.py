@@ -37,7 +37,7 @@ def models(
         spec = model.spec
         ergas = spec.scores.get(model.name, {}).get("ergas")
         score = "" if ergas is None else f"  ERGAS {ergas:.2f} (EXP {spec.scores['exp']['ergas']:.2f})"
-        typer.echo(f"{model.name:{width}}  ratio {spec.ratio}  {', '.join(spec.band_names)}{score}")
+        typer.echo(f"{model.name:{width}}  ratio {spec.ratio}  {', '.join(spec.band_names) or 'any bands'}{score}")
 
 
 def _entry(model: Model) -> dict[str, Any]:

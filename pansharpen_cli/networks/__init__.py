@@ -7,6 +7,7 @@ from typing import Any
 
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.networks.adknet import ADKNet
+from pansharpen_cli.networks.consistency import Consistent
 from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.fusionnet import DMAFusionNet, FusionNet
 from pansharpen_cli.networks.lagnet import DMALAGNet, LAGNet
@@ -29,10 +30,15 @@ NETWORKS: dict[str, type[Network]] = {
 
 
 def build(name: str, bands: int, ratio: int, options: Mapping[str, Any]) -> Network:
-    """A new network of `bands` MS bands. Raises ModelError if there is no such network or option."""
+    """A new network of `bands` MS bands; the option "consistent" of any network puts it into a `Consistent`.
+
+    Raises ModelError if there is no such network or option.
+    """
     if name not in NETWORKS:
         raise ModelError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}")
+    own = {option: value for option, value in options.items() if option != "consistent"}
     try:
-        return NETWORKS[name](bands, ratio, **options)
+        network = NETWORKS[name](bands, ratio, **own)
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{name} cannot be built for {bands} bands, ratio {ratio}: {error}") from error
+    return Consistent(network) if options.get("consistent") else network

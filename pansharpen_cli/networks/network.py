@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -100,6 +100,9 @@ class Network(nn.Module):
         pooling = Jointly()
         self.fuse(pan, ms, pooling)
         return pooling.statistics
+
+    def set_camera(self, gains: Sequence[float]) -> None:
+        """Tell the network the MTF gain of the scene's camera in each band; only a `Consistent` one wants to know."""
 
     def fuse(self, pan: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
         """The network itself; `pooling` gives its global values."""
