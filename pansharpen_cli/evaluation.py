@@ -1,24 +1,57 @@
-"""Wald's protocol on reduced scenes: how near a method comes to a truth that it has not seen."""
+"""How good methods are on the same scenes: against a truth that they have not seen, by Wald's protocol or given, or at
+full resolution without one. `compare` is the story of `eval`.
+
+Scenes are held whole, one at a time with one product: at least 4 (3 bands + 2) bytes a PAN pixel. Larger ones are for
+`run` and `qnr`, which hold a few tiles.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from affine import Affine
 
+from pansharpen_cli import zoo
 from pansharpen_cli.backends.backend import Backend
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.canvas import ArrayCanvas
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.classical.method import Method
+from pansharpen_cli.errors import ModelError, SceneError, UsageError
+from pansharpen_cli.geogrid import GeoGrid
+from pansharpen_cli.interpolation import Array, sample
+from pansharpen_cli.method import choose
+from pansharpen_cli.metrics import FULL, OPTIONAL, PRESETS, REDUCED, ArrayImage, Score, full, reduced
 from pansharpen_cli.metrics.reduced_resolution import ergas, sam
+from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.mtf import Sensor
 from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.tiling import Span, Tile
-from pansharpen_cli.wald import ReducedScene
+from pansharpen_cli.sources import Source
+from pansharpen_cli.tables import Comparison, Result
+from pansharpen_cli.wald import FullScene, ReducedScene
+from pansharpen_cli.writer import ProductWriter
+
+log = logging.getLogger(__name__)
+
+Float32 = npt.NDArray[np.float32]
+AnyScene = ReducedScene | FullScene
+
+DEFAULT_MODELS = tuple(name for name in ("auto", "exp", "gsa", "mtf-glp-fs", "bdsd-pc") if name in {"auto", *METHODS})
+NEED_MAXVAL = ("PSNR", "SSIM")
+ON_REQUEST = ("CC", "RMSE")
+"""Metrics that make a table wide and tell little."""
+TOOLBOX_MAXVAL = 2047.0
+"""The largest DN of 11 bits, which the published protocols take."""
+TILE = 1024
+"""PAN pixels a side of the tiles in which a scene is sharpened."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +65,216 @@ class Scores:
         return asdict(self)
 
 
-def sharpen(
-    scene: ReducedScene, backend: Backend, radiometry: Radiometry | None, order: tuple[int, ...] | None = None
-) -> npt.NDArray[np.float32]:
-    """HRMS of a reduced scene in DN, (bands, H, W): as a product would be made, in one tile.
+@dataclass(frozen=True)
+class Measures:
+    """What is measured: `metrics` that need a truth, or that need none; `protocol`: the border cut, one of PRESETS;
+    `maxval`: the largest DN of the sensor, if known."""
 
-    `order`: the scene's index of each band that the backend works on.
+    metrics: tuple[str, ...]
+    protocol: str = "none"
+    maxval: float | None = None
+
+    @classmethod
+    def of(
+        cls, names: Sequence[str] | None, *, full: bool = False, protocol: str = "none", maxval: float | None = None
+    ) -> Measures:
+        """Metrics by their `names`, in any case; None: the usual ones. Raises UsageError for unknown ones."""
+        if protocol not in PRESETS:
+            raise UsageError(f"--protocol knows {', '.join(PRESETS)}, not {protocol!r}")
+        if maxval is None and protocol != "none":
+            maxval = TOOLBOX_MAXVAL
+        if names is None:
+            wide = ON_REQUEST if maxval is not None else (*ON_REQUEST, *NEED_MAXVAL)
+            return cls(FULL if full else tuple(name for name in REDUCED if name not in wide), protocol, maxval)
+        known = {name.lower(): name for name in ((*FULL, *OPTIONAL) if full else REDUCED)}
+        for name in names:
+            if name.lower() not in known:
+                raise UsageError(f"--metrics knows {', '.join(known.values())} here, not {name!r}")
+        metrics = tuple(known[name.lower()] for name in names)
+        if maxval is None and set(metrics) & set(NEED_MAXVAL):
+            raise UsageError(f"--metrics {', '.join(NEED_MAXVAL)} need --maxval, the largest DN of the sensor")
+        return cls(metrics, protocol, maxval)
+
+
+def compare(
+    sources: Sequence[Source],
+    models: Sequence[str],
+    measures: Measures,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    on_product: Callable[[AnyScene, str, Float32], None] = lambda scene, method, hrms: None,
+    on_result: Callable[[int, int], None] = lambda done, total: None,
+) -> Comparison:
+    """Sharpen every scene with every method, and measure what comes out.
+
+    `models`: what `run` takes as --model, or "all"; this and "auto" are settled on the first scene. A method that was
+    not asked for by name is left out, with a warning, if it does not fit a scene; one that was raises ModelError.
+    `on_product` is given each scene, the method's name and the HRMS (bands, H, W); `on_result` how many are done, of
+    how many. Raises SceneError, UsageError, DeviceError.
     """
-    canvas = ArrayCanvas.of(scene.pan, scene.ms, scene.valid, backend.reach)
-    size = max(canvas.rows.size, canvas.cols.size)
+    entrants: list[_Entrant] = []
+    ratios: set[int] = set()
+    for number, source in enumerate(sources):
+        scene = source.load()
+        ratios.add(scene.ratio)
+        entrants = entrants or _entrants(models, scene)
+        running = [entrant for entrant in entrants if not entrant.misfit]
+        for place, entrant in enumerate(running, start=1):
+            try:
+                hrms, seconds = entrant.sharpen(scene, source.sensor, device, threads)
+            except ModelError as error:
+                entrant.drop(error)
+                continue
+            entrant.add(measure(scene, hrms, source.sensor, measures), seconds, scene.valid.size / 1e6)
+            on_product(scene, entrant.name, hrms)
+            on_result(number * len(running) + place, len(sources) * len(running))
+    kept = [entrant for entrant in entrants if not entrant.misfit]
+    if not kept:
+        raise ModelError("none of the methods fits these scenes; see `pansharpen models` for what others need")
+    return Comparison(
+        [source.name for source in sources],
+        measures.metrics,
+        {entrant.name: entrant.results for entrant in kept},
+        terms={
+            "resolution": "reduced" if isinstance(scene, ReducedScene) else "full",
+            "ratio": ratios.pop() if len(ratios) == 1 else ", ".join(map(str, sorted(ratios))),
+            "sensor": ", ".join(sorted({source.sensor.name for source in sources})),
+            "protocol": measures.protocol,
+            "maxval": measures.maxval,
+        },
+        left_out={entrant.name: entrant.misfit for entrant in entrants if entrant.misfit},
+        reasons={name: reason for entrant in kept for name, reason in entrant.reasons.items()},
+    )
+
+
+class _Entrant:
+    """A method in a comparison, what it has scored, and why it was dropped, if it was."""
+
+    def __init__(self, name: str, *, by_name: bool) -> None:
+        self.name, self.by_name = name, by_name
+        self.results: list[Result] = []
+        self.reasons: dict[str, str] = {}
+        self.misfit = ""
+
+    def sharpen(self, scene: AnyScene, sensor: Sensor, device: str, threads: int) -> tuple[Float32, float]:
+        """HRMS (bands, H, W) and the seconds it took, without those for loading a model. Raises ModelError."""
+        method = choose(self.name, scene)
+        backend: Backend
+        if method.name in METHODS:  # on the CPU whatever the device, in the scene's own geometry
+            backend, phase = METHODS[method.name](camera(scene, sensor)), scene.phase
+        else:
+            backend, phase = method.backend(scene, sensor, device, threads)[0], method.phase
+        began = time.perf_counter()
+        hrms = sharpen(scene, backend, method.radiometry, method.order, phase)
+        return hrms, time.perf_counter() - began
+
+    def add(self, scores: Mapping[str, Score], seconds: float, megapixels: float) -> None:
+        self.results.append(Result({name: score.value for name, score in scores.items()}, seconds, megapixels))
+        self.reasons |= {name: score.reason for name, score in scores.items() if score.value is None}
+
+    def drop(self, error: ModelError) -> None:
+        """Not one that was asked for by its name: it is told of its misfit by the error."""
+        if self.by_name:
+            raise error
+        self.misfit = str(error).partition("; these would")[0]
+        log.warning("left out: %s", self.misfit)
+
+
+def _entrants(models: Sequence[str], scene: AnyScene) -> list[_Entrant]:
+    """Those that are asked for, each once, and with "all" also those that do not fit, already dropped."""
+    found: dict[str, _Entrant] = {}
+    for asked in models:
+        if asked == "all":
+            names = [*(model.name for model in zoo.models()), *METHODS]
+        elif asked == "auto":
+            best = choose("auto", scene)
+            log.info("%s: %s", best.name, best.reason)
+            names = [best.name]
+        else:
+            names = [asked]
+        for name in names:
+            entrant = _Entrant(name, by_name=asked not in ("all", "auto"))
+            try:
+                choose(name, scene)
+            except ModelError as error:
+                entrant.drop(error)
+            found.setdefault(name, entrant)
+    return list(found.values())
+
+
+def measure(scene: AnyScene, hrms: Float32, sensor: Sensor, measures: Measures) -> dict[str, Score]:
+    """The metrics of a product (bands, H, W) in DN: against the truth of a reduced scene, else by PAN and MS."""
+    fused = ArrayImage(hrms, scene.valid)
+    if isinstance(scene, ReducedScene):
+        return reduced(
+            ArrayImage(scene.gt, scene.valid), fused, scene.ratio,
+            maxval=measures.maxval, cut=PRESETS[measures.protocol], metrics=measures.metrics,
+        ).scores  # fmt: skip
+    if min(scene.valid.shape) < BLOCK:
+        raise SceneError(f"{scene.name} is smaller than a block of {BLOCK} PAN pixels; give a larger scene")
+    rows, cols = scene.ms.shape[1:]
+    ms_valid = np.asarray(scene.valid.reshape(rows, scene.ratio, cols, scene.ratio).any(axis=(1, 3)))
+    found = full(
+        fused, ArrayImage(scene.pan, scene.valid), ArrayImage(scene.ms, ms_valid),
+        gains=[sensor.gain(band) for band in scene.band_names], phase=scene.phase,
+        exp=None if scene.lms is None else ArrayImage(scene.lms), metrics=measures.metrics,
+    ).scores  # fmt: skip
+    return {name: found[name] for name in measures.metrics}
+
+
+@dataclass(frozen=True, eq=False)
+class _GivenExp(Camera):
+    """The toolbox's camera for one whole image `ms` whose EXP, `lms`, came with it."""
+
+    ms: Float32
+    lms: Float32
+
+    def expand(self, ms: Array) -> Array:
+        return self.lms.astype(ms.dtype) if np.array_equal(ms, self.ms) else super().expand(ms)
+
+
+def camera(scene: AnyScene, sensor: Sensor) -> Camera:
+    """The geometry of a scene for classical methods. That of a benchmark's sample is for the whole image only."""
+    if scene.geometry == "area":
+        return Camera.of_scene(scene.ratio, scene.band_names, sensor)
+    toolbox = Camera.of_toolbox(scene.ratio, scene.band_names, sensor)
+    if scene.lms is None:
+        return toolbox
+    known = {entry.name: getattr(toolbox, entry.name) for entry in fields(Camera)}
+    return _GivenExp(**known, ms=scene.ms, lms=scene.lms)
+
+
+def sharpen(
+    scene: AnyScene,
+    backend: Backend,
+    radiometry: Radiometry | None,
+    order: tuple[int, ...] | None = None,
+    phase: float | None = None,
+) -> Float32:
+    """HRMS of a scene in DN, (bands, H, W): the pixels of its product before they are rounded.
+
+    `order`: the scene's index of each band that the backend works on; `phase`: the one it was made for, if that may not
+    be the scene's.
+    """
+    canvas = ArrayCanvas.of(scene.pan, _ms_on(scene, phase), scene.valid, backend.reach)
     order = order or tuple(range(len(scene.band_names)))
+    # the toolbox's methods wrap round the border, so they need the whole
+    size = TILE if scene.geometry == "area" else max(canvas.rows.size, canvas.cols.size)
     sharpener = Sharpener.observing(backend, radiometry, canvas, order, size)
-    whole = Tile(*(Span(0, axis.stop, 0, axis.size) for axis in (canvas.rows, canvas.cols)))
-    return sharpener(canvas.read(whole))
+    hrms = np.empty((len(order), *scene.valid.shape), np.float32)
+    for tile in canvas.tiles(size, backend.reach):
+        hrms[:, *tile.core] = sharpener(canvas.read(tile))
+    return hrms
+
+
+def _ms_on(scene: AnyScene, phase: float | None) -> Float32:
+    """The MS with sample i on PAN index ratio * i + `phase`, interpolated if it is not there."""
+    if phase is None or phase == scene.phase:
+        return scene.ms
+    moved = (phase - scene.phase) / scene.ratio
+    rows, cols = (np.arange(size, dtype=np.float64) + moved for size in scene.ms.shape[1:])
+    return sample(scene.ms, np.ones(scene.ms.shape[1:], bool), rows, cols, "sinc").astype(np.float32)
 
 
 def score(
@@ -62,6 +292,20 @@ def classical_scores(scenes: Sequence[ReducedScene], sensor: Sensor) -> dict[str
     """The classical methods on the same scenes, to compare with."""
 
     def made_by(method: type[Method]) -> Callable[[ReducedScene], Backend]:
-        return lambda scene: method(Camera.of_scene(scene.ratio, scene.band_names, sensor))
+        return lambda scene: method(camera(scene, sensor))
 
     return {name: score(made_by(method), None, scenes) for name, method in METHODS.items()}
+
+
+def write_error_map(folder: Path, scene: ReducedScene, method: str, hrms: Float32) -> Path:
+    """The product minus its truth, a GeoTIFF of float32 DN with the scene's bands, NaN where nothing is known.
+
+    Its name is that of scene and method. Raises OutputError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (re.sub(r"[^\w.-]+", "_", f"{scene.name}.{method}").lstrip("._") + ".tif")
+    height, width = scene.valid.shape
+    grid = scene.grid or GeoGrid(height, width, Affine.identity())
+    with ProductWriter(path, grid, scene.band_names, "float32", float("nan"), overwrite=True) as writer:
+        writer.write(slice(0, height), slice(0, width), hrms - scene.gt, scene.valid)
+        return writer.finish({"MODEL": method})

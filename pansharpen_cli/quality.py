@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from math import lcm
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,8 @@ from pansharpen_cli.errors import SceneError
 from pansharpen_cli.files import digest
 from pansharpen_cli.geogrid import GeoGrid
 from pansharpen_cli.interpolation import area_phase, toolbox_phase
-from pansharpen_cli.metrics.full_resolution import FULL, FullReport, full
+from pansharpen_cli.metrics.full_resolution import FULL, PRODUCTS, FullReport, full
+from pansharpen_cli.metrics.image import Locked
 from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.modelspec import canonical_band
 from pansharpen_cli.mtf import SENSORS
@@ -51,36 +55,44 @@ def judge(
     phase: str = "area",
     metrics: Sequence[str] = FULL,
     maps: bool = False,
+    threads: int = 1,
     on_tile: Callable[[int, int], None] = lambda done, total: None,
 ) -> Judgement:
     """Measure `product` on the nested grids it was made on. `pan`, `ms` and `sensor` override its tags.
 
     `phase`: "area", where MS samples lie by the geotransforms, or "toolbox", as published numbers assume.
-    Raises SceneError if PAN or MS is not found or does not belong to the product.
+    Raises SceneError if PAN or MS is not found or does not belong to the product, or if nothing can be measured.
     """
-    fused = Raster(product)
-    try:
+    with ExitStack() as opened:
+        fused = Raster(product)
+        opened.callback(fused.close)
         tags = fused.tags(TAGS)
         pan = pan or _found("PAN", tags.get("PAN"), product, tags.get("PAN_SHA256", ""))
         files = list(ms) or _all_found(tags, product)
         sensor = sensor or tags.get("SENSOR", "generic")
-        bands = json.loads(tags.get("BANDS", "null"))
-        with Scene.open(pan, *files, bands=bands) as scene:
-            canvas = _canvas(scene, tags)
-            gains = [SENSORS[sensor].gain(canonical_band(name)) for name in scene.band_names]
-            view = _Fused(fused, canvas)
-            if view.bands != len(gains):
-                raise SceneError(f"{product} has {view.bands} bands, its MS {len(gains)}; give the MS it was made of")
-            ratio = canvas.ratio
-            report = full(
-                view, _Pan(canvas), _Ms(canvas),
-                gains=gains, phase=area_phase(ratio) if phase == "area" else toolbox_phase(ratio),
-                metrics=metrics, maps=maps, on_tile=on_tile,
-            )  # fmt: skip
-            origin = slice(canvas.rows.first, canvas.rows.first), slice(canvas.cols.first, canvas.cols.first)
-            return Judgement(report, pan, tuple(files), sensor, scene.pan_grid.crop(*origin))
-    finally:
-        fused.close()
+        if sensor not in SENSORS:
+            raise SceneError(f"{product} was made for the sensor {sensor!r}, which is not known here; give --sensor")
+        scene = opened.enter_context(Scene.open(pan, *files, bands=json.loads(tags.get("BANDS", "null"))))
+        canvas = _canvas(scene, tags)
+        _check(fused, canvas)
+        plain = Raster(product, nodata="none")
+        opened.callback(plain.close)
+        lock = Lock()  # the canvas reads the PAN with its MS
+        report = full(
+            Locked(_Fused(fused, plain, canvas), Lock()),
+            Locked(_Placed(scene.pan, canvas), lock),
+            Locked(_Ms(canvas), lock),
+            gains=[SENSORS[sensor].gain(canonical_band(name)) for name in scene.band_names],
+            phase=area_phase(canvas.ratio) if phase == "area" else toolbox_phase(canvas.ratio),
+            metrics=metrics, maps=maps, threads=threads, on_tile=on_tile,
+        )  # fmt: skip
+        if not all(score.counted for name, score in report.scores.items() if name not in PRODUCTS):
+            raise SceneError(
+                f"{product} and {canvas} do not share one block of {BLOCK} x {BLOCK} pixels with data; "
+                "check their extents and nodata values"
+            )
+        origin = slice(canvas.rows.first, canvas.rows.first), slice(canvas.cols.first, canvas.cols.first)
+        return Judgement(report, pan, tuple(files), sensor, scene.pan_grid.crop(*origin))
 
 
 def write_maps(judgement: Judgement, folder: Path) -> list[Path]:
@@ -108,15 +120,23 @@ def _all_found(tags: dict[str, str], product: Path) -> list[str]:
 
 
 def _found(role: str, name: str | None, product: Path, known: str) -> str:
-    """Where the file is that a tag names: as it was given, or beside the product. A changed one is warned of."""
+    """Where the file is that a tag names: as it was given, or beside the product. A changed one is warned of.
+
+    `known`: its SHA-256 when the product was made, or "".
+    """
     if not name:
         raise SceneError(f"{product} does not say what its {role} was; give --{role.lower()}")
-    for path in (Path(name), product.parent / name, product.parent / Path(name).name):
-        if path.is_file():
-            if known and digest(path) != known:
-                log.warning("%s has changed since %s was made of it", path, product)
+    places = dict.fromkeys((Path(name), product.parent / name, product.parent / Path(name).name))
+    paths = [path for path in places if path.is_file()]
+    if not paths:
+        raise SceneError(f"{product} was made of {name}, which is not there; give --{role.lower()}")
+    if not known:
+        return str(paths[0])
+    for path in paths:  # another file may have its name
+        if digest(path) == known:
             return str(path)
-    raise SceneError(f"{product} was made of {name}, which is not there; give --{role.lower()}")
+    log.warning("%s has changed since %s was made of it", paths[0], product)
+    return str(paths[0])
 
 
 def _canvas(scene: Scene, tags: dict[str, str]) -> SceneCanvas:
@@ -131,69 +151,80 @@ def _canvas(scene: Scene, tags: dict[str, str]) -> SceneCanvas:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Pan:
-    """The PAN of a canvas, as metrics read images."""
-
-    canvas: SceneCanvas
-    bands: int = 1
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.canvas.rows.size, self.canvas.cols.size
-
-    def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
-        ratio = self.canvas.ratio
-        around = [slice(s.start // ratio * ratio, -(-s.stop // ratio) * ratio) for s in (rows, cols)]
-        raw = self.canvas.raw(around[0], around[1])
-        inside = tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip((rows, cols), around, strict=True))
-        return raw.pan[:, inside[0], inside[1]], raw.pan_valid[inside]
+def _check(product: Raster, canvas: SceneCanvas) -> None:
+    """A product has the bands of its MS and lies on the pixels of its PAN, wherever it begins and ends."""
+    bands, needed = len(product.indexes), len(canvas.scene.band_names)
+    if bands != needed:
+        raise SceneError(f"{product.path} has {bands} bands, its MS {needed}; give the MS it was made of by --ms")
+    pan, grid = canvas.scene.pan_grid, product.grid
+    places = pan.rows.edge(grid.rows.origin), pan.cols.edge(grid.cols.origin)
+    steps = grid.rows.step / pan.rows.step, grid.cols.step / pan.cols.step
+    if np.abs(np.subtract(places, np.round(places))).max() > 1e-2 or np.abs(np.subtract(steps, 1)).max() > 1e-4:
+        raise SceneError(f"{product.path} is not on the pixel grid of {canvas.scene.pan.path}; give its own by --pan")
+    least = lcm(BLOCK, canvas.ratio)
+    if min(canvas.rows.size, canvas.cols.size) < least:
+        raise SceneError(f"{product.path} is smaller than {least} x {least} pixels, the least that can be measured")
 
 
-@dataclass(frozen=True, eq=False)
-class _Ms:
-    """The nested MS of a canvas."""
+class _Placed:
+    """A raster on the PAN's pixel grid, put on the canvas; where it does not reach, there is no data."""
 
-    canvas: SceneCanvas
-
-    @property
-    def bands(self) -> int:
-        return len(self.canvas.scene.band_names)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        ratio = self.canvas.ratio
-        return self.canvas.rows.size // ratio, self.canvas.cols.size // ratio
-
-    def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
-        fine = (slice(s.start * self.canvas.ratio, s.stop * self.canvas.ratio) for s in (rows, cols))
-        raw = self.canvas.raw(*fine)
-        return raw.ms, raw.ms_valid
-
-
-class _Fused:
-    """A product put on the canvas; where it does not reach, there is no data."""
-
-    def __init__(self, product: Raster, canvas: SceneCanvas) -> None:
-        self._product, self.bands = product, len(product.indexes)
+    def __init__(self, raster: Raster, canvas: SceneCanvas) -> None:
+        self._raster, self.bands = raster, len(raster.indexes)
         self.shape = canvas.rows.size, canvas.cols.size
-        pan, grid = canvas.scene.pan_grid, product.grid
-        places = (
-            pan.rows.edge(grid.rows.origin) - canvas.rows.first,
-            pan.cols.edge(grid.cols.origin) - canvas.cols.first,
+        pan, grid = canvas.scene.pan_grid, raster.grid
+        self._origin = (
+            round(float(pan.rows.edge(grid.rows.origin))) - canvas.rows.first,
+            round(float(pan.cols.edge(grid.cols.origin))) - canvas.cols.first,
         )
-        steps = grid.rows.step / pan.rows.step, grid.cols.step / pan.cols.step
-        self._origin = round(places[0]), round(places[1])
-        if np.abs(np.subtract(places, self._origin)).max() > 1e-2 or np.abs(np.subtract(steps, 1)).max() > 1e-4:
-            raise SceneError(f"{product.path} is not on the pixel grid of {canvas.scene.pan.path}")
 
     def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
         shape = rows.stop - rows.start, cols.stop - cols.start
-        data, valid = np.zeros((self.bands, *shape), np.float32), np.zeros(shape, bool)
-        sizes = self._product.grid.height, self._product.grid.width
         wanted = [slice(s.start - o, s.stop - o) for s, o in zip((rows, cols), self._origin, strict=True)]
+        sizes = self._raster.grid.height, self._raster.grid.width
         there = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(wanted, sizes, strict=True)]
-        if all(s.start < s.stop for s in there):
-            at = tuple(slice(t.start - w.start, t.stop - w.start) for t, w in zip(there, wanted, strict=True))
-            data[(slice(None), *at)], valid[at] = self._product.read(there[0], there[1])
+        if any(s.start >= s.stop for s in there):
+            return np.zeros((self.bands, *shape), np.float32), np.zeros(shape, bool)
+        data, valid = self._window(there[0], there[1])
+        if valid.shape == shape:
+            return data, valid
+        around = [(t.start - w.start, w.stop - t.stop) for t, w in zip(there, wanted, strict=True)]
+        return np.pad(data, [(0, 0), *around]), np.pad(valid, around)
+
+    def _window(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
+        """A window inside the raster."""
+        return self._raster.read(rows, cols)
+
+
+class _Fused(_Placed):
+    """A product: a NaN that it does not declare as no data is no gap, but a fault that scores must not hide.
+
+    `plain` is the same file, read as if all were data.
+    """
+
+    def __init__(self, raster: Raster, plain: Raster, canvas: SceneCanvas) -> None:
+        super().__init__(raster, canvas)
+        self._plain = plain
+        self._declared = raster.nodata is not None and np.isnan(raster.nodata)
+
+    def _window(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
+        data, valid = super()._window(rows, cols)
+        if not self._declared and not valid.all() and not self._plain.read(rows, cols)[1].all():
+            raise SceneError(
+                f"{self._raster.path} holds NaN or infinity in rows {rows.start}-{rows.stop}, columns "
+                f"{cols.start}-{cols.stop}; make it again, or declare NaN as its nodata value if these are gaps"
+            )
         return data, valid
+
+
+class _Ms:
+    """The nested MS of a canvas."""
+
+    def __init__(self, canvas: SceneCanvas) -> None:
+        self._canvas, self.bands = canvas, len(canvas.scene.band_names)
+        self.shape = canvas.rows.size // canvas.ratio, canvas.cols.size // canvas.ratio
+
+    def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
+        fine = (slice(s.start * self._canvas.ratio, s.stop * self._canvas.ratio) for s in (rows, cols))
+        raw = self._canvas.raw(*fine)
+        return raw.ms, raw.ms_valid

@@ -1,18 +1,39 @@
-"""A real scene at reduced resolution: read, co-registered and degraded by Wald's protocol, with its MS as the truth."""
+"""Scenes to be compared on, whole in memory: files degraded by Wald's protocol, with a truth of their own or at full
+resolution, and the samples of benchmark files."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+
+from pansharpen_cli.benchmark import Sample
 from pansharpen_cli.canvas import SceneCanvas
-from pansharpen_cli.coregistration import measure, to_apply
+from pansharpen_cli.coregistration import Choice, measure, to_apply
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.geogrid import Axis, GeoGrid, NestedAxis
 from pansharpen_cli.modelspec import canonical_band
 from pansharpen_cli.mtf import Sensor
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.tiling import Span, Tile
-from pansharpen_cli.wald import ReducedScene, reduce
+from pansharpen_cli.registration import Shift
+from pansharpen_cli.scene import Raster, Scene
+from pansharpen_cli.tiling import Pixels, Span, Tile
+from pansharpen_cli.wald import FullScene, ReducedScene, reduce
+
+log = logging.getLogger(__name__)
+
+BENCHMARK_BANDS = {
+    4: ("blue", "green", "red", "nir"),
+    8: ("coastal", "blue", "green", "yellow", "red", "rededge", "nir", "nir2"),
+}
+"""Benchmark files name no bands; this is their order, by how many there are."""
+ON_GRID = 1e-2
+"""PAN pixels by which a truth's pixels may miss the PAN's."""
 
 
 def load(
@@ -22,24 +43,199 @@ def load(
     bands: Sequence[str] | None = None,
     ratio: int | None = None,
     name: str = "",
+    coregister: Choice = "auto",
 ) -> ReducedScene:
     """The scene of these files, whole, as a task of `ratio` (default: its own) with these `bands` (default: all).
 
     Bands are named as models name them. Raises SceneError if one is missing or the scene is too small.
     """
     with Scene.open(pan, *ms) as scene:
-        names = [canonical_band(band) for band in scene.band_names]
-        wanted = list(bands or names)
-        missing = [band for band in wanted if band not in names]
-        if missing:
-            raise SceneError(f"{ms[0]} has no band {', '.join(missing)}; it has {', '.join(names)}")
-        canvas = SceneCanvas.of(scene, shift=to_apply("auto", measure(SceneCanvas.of(scene))))
-        whole = Tile(*(Span(axis.start, axis.stop, 0, axis.size) for axis in (canvas.rows, canvas.cols)))
-        pixels = canvas.read(whole)
+        names, order = _chosen(scene.band_names, bands, ms[0])
+        canvas = _canvas(scene, coregister)
+        pixels = _whole(canvas)
         ratio = ratio or scene.ratio
-        if min(pixels.ms.shape[1:]) < 2 * ratio:
-            raise SceneError(f"{ms[0]} is too small to be degraded by {ratio}; give a larger scene")
-        return reduce(
-            name or str(pan), pixels.pan, pixels.ms[[names.index(band) for band in wanted]], pixels.valid,
-            ratio=ratio, sensor=sensor, band_names=wanted,
+        _check_size(pixels.ms, ratio, ms[0])
+        reduced = reduce(
+            name or str(pan), pixels.pan, pixels.ms[order], pixels.valid,
+            ratio=ratio, sensor=sensor, band_names=names,
         )  # fmt: skip
+        return _usable(replace(reduced, grid=_grid(canvas, scene.ratio, reduced.valid.shape)))
+
+
+def load_full(
+    pan: str | Path, *ms: str | Path, bands: Sequence[str] | None = None, name: str = "", coregister: Choice = "auto"
+) -> FullScene:
+    """The scene of these files, whole, at its own resolution with these `bands` (default: all). Raises SceneError."""
+    with Scene.open(pan, *ms) as scene:
+        names, order = _chosen(scene.band_names, bands, ms[0])
+        canvas = _canvas(scene, coregister)
+        pixels = _whole(canvas)
+        grid = _grid(canvas, 1, pixels.valid.shape)
+        return FullScene(name or str(pan), names, pixels.pan, pixels.ms[order], pixels.valid, grid=grid)
+
+
+def load_with_truth(
+    pan: str | Path,
+    *ms: str | Path,
+    truth: str | Path,
+    bands: Sequence[str] | None = None,
+    name: str = "",
+    coregister: Choice = "off",
+) -> ReducedScene:
+    """The scene of these files, whole and as it is, and its `truth` on the PAN's pixel grid.
+
+    Raises SceneError if the truth has other bands, or lies elsewhere.
+    """
+    with Scene.open(pan, *ms) as scene:
+        names, order = _chosen(scene.band_names, bands, ms[0])
+        canvas = _canvas(scene, coregister)
+        pixels = _whole(canvas)
+        gt, known = _on_canvas(truth, canvas, names)
+        grid = _grid(canvas, 1, known.shape)
+        return _usable(ReducedScene(
+            name or str(pan), names, pixels.pan, pixels.ms[order], gt, pixels.valid & known, grid=grid,
+        ))  # fmt: skip
+
+
+def from_truth(
+    pan: str | Path,
+    truth: str | Path,
+    *,
+    sensor: Sensor,
+    ratio: int,
+    bands: Sequence[str] | None = None,
+    name: str = "",
+) -> ReducedScene:
+    """A `pan` at reduced resolution and the `truth` on the same pixels, whole; the truth degraded by `ratio` is the MS.
+
+    Raises SceneError if the two are not on one grid.
+    """
+    with closing(Raster(pan)) as sharp, closing(Raster(truth)) as exact:
+        if len(sharp.indexes) != 1:
+            raise SceneError(f"{pan} has {len(sharp.indexes)} bands; a PAN has one")
+        if not exact.grid.matches(sharp.grid):
+            raise SceneError(f"{truth} is not on the pixel grid of {pan}; give the truth of this PAN, or an MS too")
+        names, order = _chosen(exact.names, bands, truth)
+        everywhere = slice(0, sharp.grid.height), slice(0, sharp.grid.width)
+        (image, valid), (gt, known) = sharp.read(*everywhere), exact.read(*everywhere)
+        _check_size(gt, ratio, truth)
+        reduced = reduce(
+            name or str(pan), image, gt[order], valid & known, ratio=ratio, sensor=sensor, band_names=names
+        )
+        rows, cols = (slice(0, size) for size in reduced.valid.shape)
+        return _usable(replace(reduced, grid=sharp.grid.crop(rows, cols)))
+
+
+def of_sample(
+    sample: Sample, *, sensor: Sensor, bands: Sequence[str] | None = None, full: bool = False
+) -> ReducedScene | FullScene:
+    """A sample of a benchmark file: with its truth, without one degraded by Wald's protocol, or as it is with `full`.
+
+    Raises SceneError if a band is missing, or for a ratio that the toolbox does not know.
+    """
+    if sample.ratio & (sample.ratio - 1):
+        raise SceneError(f"{sample.name} has ratio {sample.ratio}; benchmark files have 2, 4 or 8")
+    count = len(sample.ms)
+    given = BENCHMARK_BANDS.get(count, tuple(f"band {i}" for i in range(1, count + 1)))
+    names, order = _chosen(given, bands, sample.name)
+    lms = None if sample.lms is None else sample.lms[order]
+    valid = np.ones(sample.pan.shape[1:], bool)
+    if full:
+        return FullScene(sample.name, names, sample.pan, sample.ms[order], valid, "toolbox", lms)
+    if sample.gt is not None:
+        return ReducedScene(
+            sample.name, names, sample.pan, sample.ms[order], sample.gt[order], valid, "toolbox", lms
+        )  # fmt: skip
+    _check_size(sample.ms, sample.ratio, sample.name)
+    return reduce(
+        sample.name, sample.pan, sample.ms[order], valid,
+        ratio=sample.ratio, sensor=sensor, band_names=names, geometry="toolbox",
+    )  # fmt: skip
+
+
+def _chosen(
+    given: Sequence[str], wanted: Sequence[str] | None, source: str | Path
+) -> tuple[tuple[str, ...], list[int]]:
+    """The names of the `wanted` bands, default all, as models know them, and where these are among the `given`."""
+    names = [canonical_band(band) for band in given]
+    if wanted is None:
+        return tuple(names), list(range(len(names)))
+    chosen = tuple(canonical_band(band) for band in wanted)
+    missing = [band for band in chosen if band not in names]
+    if missing:
+        raise SceneError(f"{source} has no band {', '.join(missing)}; it has {', '.join(names)}")
+    return chosen, [names.index(band) for band in chosen]
+
+
+def _canvas(scene: Scene, coregister: Choice) -> SceneCanvas:
+    if coregister not in ("auto", "report"):
+        return SceneCanvas.of(scene, shift=to_apply(coregister, Shift(0, 0, 0, 0, 0)))
+    measured = measure(SceneCanvas.of(scene))
+    applied = to_apply(coregister, measured)
+    if coregister == "report" or any(applied):
+        log.info(
+            "%s lies (%.2f, %.2f) PAN pixels off its MS (confidence %.2f): %s",
+            scene.pan.path, measured.dx, measured.dy, measured.confidence,
+            "corrected" if any(applied) else "left as it is",
+        )  # fmt: skip
+    return SceneCanvas.of(scene, shift=applied)
+
+
+def _whole(canvas: SceneCanvas) -> Pixels:
+    return canvas.read(Tile(*(Span(axis.start, axis.stop, 0, axis.size) for axis in (canvas.rows, canvas.cols))))
+
+
+def _grid(canvas: SceneCanvas, step: int, shape: tuple[int, ...]) -> GeoGrid:
+    """Pixels `step` times as large as the PAN's, from the canvas's first one on."""
+    pan = canvas.scene.pan_grid
+    first = Affine.translation(canvas.cols.first, canvas.rows.first)
+    return GeoGrid(shape[0], shape[1], pan.transform @ first @ Affine.scale(step), pan.crs)
+
+
+def _on_canvas(
+    path: str | Path, canvas: SceneCanvas, names: Sequence[str]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """The bands of a truth on all PAN pixels of the canvas, and where it has data."""
+    with closing(Raster(path)) as truth:
+        pan = canvas.scene.pan_grid
+        if not truth.georeferenced and (truth.grid.height, truth.grid.width) != (pan.height, pan.width):
+            raise SceneError(f"{path} has not as many pixels as {canvas.scene.pan.path}; give the truth of this PAN")
+        own = [canonical_band(band) for band in truth.names]
+        if set(names) <= set(own):
+            order = [own.index(band) for band in names]
+        elif len(own) == len(names):
+            order = list(range(len(names)))
+        else:
+            raise SceneError(f"{path} has {len(own)} bands ({', '.join(own)}); the truth has {', '.join(names)}")
+        rows = _meeting(canvas.rows, pan.rows, truth.grid.rows)
+        cols = _meeting(canvas.cols, pan.cols, truth.grid.cols)
+        if rows is None or cols is None:
+            raise SceneError(
+                f"{path} does not lie on the pixels of {canvas.scene.pan.path}; give the truth of this PAN"
+            )
+        gt = np.zeros((len(names), canvas.rows.size, canvas.cols.size), np.float32)
+        known = np.zeros(gt.shape[1:], bool)
+        image, known[rows[0], cols[0]] = truth.read(rows[1], cols[1])
+        gt[:, rows[0], cols[0]] = image[order]
+        return gt, known
+
+
+def _meeting(canvas: NestedAxis, pan: Axis, truth: Axis) -> tuple[slice, slice] | None:
+    """The pixels of the canvas, and those of the truth, where the two meet along an axis; None if they do not."""
+    place = pan.edge(truth.origin) - canvas.first
+    first = round(place)
+    start, stop = max(first, 0), min(first + truth.size, canvas.size)
+    if abs(place - first) > ON_GRID or abs(truth.step / pan.step - 1) * truth.size > ON_GRID or start >= stop:
+        return None
+    return slice(start, stop), slice(start - first, stop - first)
+
+
+def _check_size(ms: npt.NDArray[np.float32], ratio: int, source: str | Path) -> None:
+    if min(ms.shape[1:]) < 2 * ratio:
+        raise SceneError(f"{source} is too small to be degraded by {ratio}; give a larger scene")
+
+
+def _usable(scene: ReducedScene) -> ReducedScene:
+    if not scene.valid.any():
+        raise SceneError(f"{scene.name} has no pixel left to be judged by, away from gaps; give a larger scene")
+    return scene

@@ -80,7 +80,7 @@ def test_options_build_it_again_and_its_weights_are_the_networks():
 def test_compiled_training_is_the_same():
     """Borders are padded in a way that survives the compiler."""
     torch.manual_seed(0)
-    network = build("adknet-per-band", 2, 2, {"channels": 8, "layers": 1, "consistent": True, "intensity": True})
+    network = build("adknet-per-band", 2, 2, {"channels": 8, "layers": 1, "consistent": True, "modulated": True})
     pan, ms = torch.randn(2, 1, 16, 16), torch.randn(2, 2, 8, 8)
     losses = []
     for forward in (network, torch.compile(network, dynamic=False)):

@@ -15,19 +15,21 @@ LAYERS = (
     # values and arrays; no rasters, no torch
     ("concurrency", "files", "geogrid", "interpolation", "radiometry", "registration", "tiling"),
     ("modelspec", "mtf"),
-    ("metrics", "wald"),
+    ("metrics", "tables", "wald"),
     # the methods, and what they are to a caller
     ("backends.backend", "classical", "networks"),
     # files and devices
-    ("backends.torch_backend", "scene", "writer", "zoo"),
+    ("backends.torch_backend", "benchmark", "scene", "writer", "zoo"),
     ("canvas", "quicklook"),
     # a scene and a method brought together
     ("backends.sharpener", "coregistration", "method", "official"),
     # the verbs
     ("pipeline", "quality", "reduced"),
-    ("evaluation",),
+    ("sources",),
+    ("evaluation", "figure"),
     ("training",),
     ("cli",),
+    ("__main__",),
 )
 """From the ground up. A module may import what stands in a lower row, or in its own package."""
 
@@ -40,10 +42,16 @@ HOMES = {
     "onnxruntime": {"backends"},
     "typer": {"cli"},
     "tqdm": {"cli"},
+    "h5py": {"benchmark"},
+    "scipy": {"benchmark"},
+    "matplotlib": {"figure", "training.pictures"},
 }
 """Where a package may be imported; a name stands for its sub-modules too."""
 
-LAZILY = {("torch", "cli.train"), ("safetensors", "zoo")}
+LAZILY = {
+    *{("torch", "cli.train"), ("safetensors", "zoo")},
+    *{("h5py", "benchmark"), ("scipy", "benchmark"), ("matplotlib", "figure"), ("matplotlib", "training.pictures")},
+}
 """... and where else, or only, inside functions: the package is loaded when the function is called."""
 
 

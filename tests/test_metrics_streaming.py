@@ -1,5 +1,7 @@
 """A score does not depend on how the scene was cut, and the scene is never in memory."""
 
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -7,11 +9,10 @@ import numpy as np
 import pytest
 
 from pansharpen_cli import metrics
-from pansharpen_cli.errors import UsageError
+from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.metrics import FULL, OPTIONAL, REDUCED, ArrayImage
-from pansharpen_cli.metrics.image import Cropped, Held, pixels_beyond
-from pansharpen_cli.metrics.reduced_resolution import Angle, Correlation, Edges, Hypercomplex, SlidingQuality
-from pansharpen_cli.metrics.streaming import Score, Window, cores, tiles
+from pansharpen_cli.metrics.image import Cropped, Held, Locked, pixels_beyond
+from pansharpen_cli.metrics.streaming import Score, cores, in_order
 
 CUTS: list[int | tuple[int, int]] = [32, 96, (64, 1024), (1024, 64)]
 
@@ -69,19 +70,59 @@ def test_tiles_equal_the_whole_without_a_truth(gaps: bool, phase: float, cuts: l
             np.testing.assert_allclose(tiled.maps[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-def test_windows_may_come_in_any_order():
-    fused, _, _, gt, valid = scene(204, 172, True)
-    results = []
-    for order in (1, -1):
-        families = [Angle(), Correlation(3), Edges(), SlidingQuality(3), Hypercomplex()]
-        for tile in tiles(valid.shape, 64, 32, 1, 31)[::order]:
-            truth, product = (ArrayImage(image, valid) for image in (gt, fused))
-            pair = (pixels_beyond(image, *tile.read, "edge") for image in (truth, product))
-            window = Window.of(tile, valid.shape, *pair)
-            for family in families:
-                family.add(window)
-        results.append({name: score for family in families for name, score in family.scores().items()})
-    alike(*results)
+def test_threads_change_not_a_bit():
+    fused, pan, ms, gt, valid = scene(260, 292, True)
+    images = ArrayImage(fused, valid), ArrayImage(pan, valid), ArrayImage(ms, valid[::4, ::4])
+    options: dict[str, Any] = {"gains": [0.3, 0.28, 0.34], "phase": 2.0, "metrics": [*FULL, *OPTIONAL], "tile": 32}
+    alone, together = (metrics.full(*images, threads=threads, **options) for threads in (1, 5))
+    assert alone == together
+    pair = ArrayImage(gt, valid), ArrayImage(fused, valid)
+    alone, together = (metrics.reduced(*pair, 4, maxval=2047, tile=32, threads=threads) for threads in (1, 5))
+    assert alone.scores == together.scores
+
+
+def test_results_come_in_order_and_few_wait():
+    started: list[int] = []
+    gate = threading.Event()
+
+    def work(number: int) -> int:
+        started.append(number)
+        if number == 0:
+            gate.wait(10)
+        return number
+
+    results = in_order(work, range(100), threads=2)
+    threading.Timer(0.2, gate.set).start()
+    assert next(results) == 0
+    assert len(started) <= 5
+    assert list(results) == list(range(1, 100))
+
+
+def test_an_error_in_a_thread_ends_the_pass():
+    class Broken(ArrayImage):
+        def read(self, rows: slice, cols: slice) -> tuple[np.ndarray, np.ndarray]:
+            if rows.start >= 64:
+                raise SceneError("no.tif cannot be read")
+            return super().read(rows, cols)
+
+    image = np.ones((1, 256, 64))
+    with pytest.raises(SceneError, match=r"no\.tif"):
+        metrics.reduced(Broken(image), ArrayImage(image), 4, metrics=["SAM"], tile=32, threads=3)
+
+
+def test_a_locked_image_is_read_by_one_thread_at_a_time():
+    class Alone(ArrayImage):
+        busy = False
+
+        def read(self, rows: slice, cols: slice) -> tuple[np.ndarray, np.ndarray]:
+            assert not self.busy
+            object.__setattr__(self, "busy", True)
+            time.sleep(0.001)
+            object.__setattr__(self, "busy", False)
+            return super().read(rows, cols)
+
+    image = Locked(Alone(np.ones((1, 256, 256))), threading.Lock())
+    assert metrics.reduced(image, image, 4, metrics=["RMSE"], tile=32, threads=8).scores["RMSE"].value == 0
 
 
 @pytest.mark.parametrize(("size", "tile"), [(204, 64), (31, 64), (64, 64), (97, 32), (128, 96)])

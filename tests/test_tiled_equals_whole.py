@@ -147,7 +147,7 @@ def test_classical_methods(name, part):
 VARIANTS = [
     ("adknet", {}, Radiometry("fixed", 2047.0, 2047.0)),
     ("premix-b", {"consistent": True}, Radiometry("scene")),
-    ("adknet-per-band", {"consistent": True, "intensity": True}, Radiometry("scene")),
+    ("adknet-per-band", {"consistent": True, "modulated": True}, Radiometry("scene")),
 ]
 
 

@@ -141,3 +141,34 @@ def test_a_gap_in_one_pan_pixel_makes_the_truth_invalid_around():
     distance = np.maximum(np.abs(np.arange(96)[:, None] - 50), np.abs(np.arange(96) - 60))
     assert not scene.valid[distance <= HALF].any()
     assert scene.valid[distance > HALF + 8].all()
+
+
+def test_as_the_toolbox_degrades(golden: Path):
+    """Its own MS, which it rounded, is met to the last digit."""
+    case = np.load(golden / "classical" / "qb_00p.npz")
+    found = degrade(np.moveaxis(case["gt"], -1, 0), 4, [QB.gain(band) for band in BANDS], "toolbox")
+    np.testing.assert_array_equal(np.floor(found + 0.5), np.moveaxis(case["ms"], -1, 0))
+
+
+def test_a_toolbox_pair_stays_one():
+    """A ramp keeps its place: the new MS sample i lies on PAN pixel 4 i + 2, and the truth on the PAN."""
+    rows, cols = np.indices((640, 512), dtype=np.float64)
+    pan = (3 * rows - 2 * cols)[None].astype(np.float32)
+    ms = pan[:, 2::4, 2::4].repeat(4, axis=0)
+    scene = reduce("ramp", pan, ms, np.ones((640, 512), bool), ratio=4, sensor=QB, band_names=BANDS, geometry="toolbox")
+    assert (scene.geometry, scene.phase) == ("toolbox", 2.0)
+    inner = slice(40, -40)
+    pan_sum, ms_sum = kernel(4, QB.pan_gain).sum(), kernel(4, QB.gain("blue")).sum()
+    np.testing.assert_allclose(scene.pan[0, inner, inner] / pan_sum, scene.gt[0, inner, inner], rtol=0, atol=0.05)
+    np.testing.assert_allclose(
+        scene.ms[0, 10:-10, 10:-10] / ms_sum, scene.gt[0, 2::4, 2::4][10:-10, 10:-10], rtol=0, atol=0.05
+    )
+
+
+def test_a_pan_on_the_grid_of_the_truth_is_left_as_it_is():
+    pan = RNG.uniform(100, 900, (1, 61, 66)).astype(np.float32)
+    truth = RNG.uniform(100, 900, (4, 61, 66)).astype(np.float32)
+    scene = reduced(pan, truth, 4)
+    assert scene.ms.shape == (4, 15, 16)
+    np.testing.assert_array_equal(scene.pan, pan[:, :60, :64])
+    np.testing.assert_array_equal(scene.gt, truth[:, :60, :64])

@@ -1,14 +1,15 @@
 """What every classical method is: numbers of the whole scene first, then a formula that is local.
 
 A method says which values it wants to know the means and covariances of (`at_pan`, `at_ms`), what it keeps of them
-(`freeze`) and how a tile is sharpened with that (`fuse`). Reading, masks, tiles and precision are settled here, once.
-Every method is a `Backend`.
+(`freeze`) and how a tile is sharpened with that (`fuse`). One that must look at the scene more than once has an
+`observe` of its own, with a `gather` for each look. Reading, masks, tiles and precision are settled here, once. Every
+method is a `Backend`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -21,6 +22,10 @@ from pansharpen_cli.interpolation import Array, Float64
 from pansharpen_cli.tiling import Pixels, Reach
 
 Real = TypeVar("Real", bound=np.floating)
+Mask = npt.NDArray[np.bool_]
+
+Layers = Callable[[Array, Array], Sequence[Array]]
+"""From PAN (1, H, W) and MS (B, h, w) to layers (k, H, W)."""
 
 Statistics = dict[str, Float64]
 """Frozen numbers of one scene by name: shapes (), or with axes (band, row, col) that broadcast."""
@@ -34,7 +39,9 @@ class Method(ABC):
     title: ClassVar[str]
     citation: ClassVar[str]
     crop: int | None = None
-    """See `Backend.crop`: every tile is observed once, unless a method sets 0."""
+    """See `Backend.crop`: every tile is observed, unless a method sets 0."""
+    divides: ClassVar[bool] = False
+    """True if `fuse` divides by what may come near 0, which multiplies rounding: it is given float64 then."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
@@ -51,20 +58,34 @@ class Method(ABC):
 
     def observe(self, tiles: Iterable[Pixels]) -> None:
         """Freeze the scene's numbers, in float64, from all valid pixels of the cores."""
+        self.statistics = self.freeze(*self.gather(tiles, self.at_pan))
+
+    def gather(
+        self, tiles: Iterable[Pixels], at_pan: Layers, tell: Callable[[Array, Mask], None] | None = None
+    ) -> tuple[Moments, Moments]:
+        """One look at the scene: the moments of the layers `at_pan` and of `self.at_ms`.
+
+        `tell` is given the first of the layers on each core, and where they are valid.
+        """
         fine, coarse = Moments(), Moments()
         for pixels in tiles:
             pan, ms = pixels.pan.astype(np.float64), pixels.ms.astype(np.float64)
             inner, ms_inner = pixels.tile.inner, pixels.tile.coarser(self.camera.ratio).inner
-            fine.add([layer[:, *inner] for layer in self.at_pan(pan, ms)], pixels.valid[inner])
+            layers = [layer[:, *inner] for layer in at_pan(pan, ms)]
+            fine.add(layers, pixels.valid[inner])
             coarse.add([layer[:, *ms_inner] for layer in self.at_ms(pan, ms)], pixels.ms_valid[ms_inner])
+            if tell:
+                tell(layers[0], pixels.valid[inner])
         if fine.count == 0:
             raise SceneError("PAN and MS have no pixel in common where both hold data: check their extents and nodata.")
-        self.statistics = self.freeze(fine, coarse)
+        return fine, coarse
 
     def __call__(self, pan: npt.NDArray[Real], ms: npt.NDArray[Real]) -> npt.NDArray[Real]:
-        """Sharpen one tile in the precision of `pan`: (1, rH, rW) and (B, H, W) -> HRMS (B, rH, rW)."""
-        statistics = {name: value.astype(pan.dtype) for name, value in self.statistics.items()}
-        return self.fuse(pan, ms, statistics).astype(pan.dtype, copy=False)
+        """Sharpen one tile: pan (1, rH, rW) and ms (B, H, W) -> HRMS (B, rH, rW)."""
+        dtype = np.dtype(np.float64) if self.divides else pan.dtype
+        statistics = {name: value.astype(dtype) for name, value in self.statistics.items()}
+        hrms = self.fuse(pan.astype(dtype, copy=False), ms.astype(dtype, copy=False), statistics)
+        return hrms.astype(pan.dtype, copy=False)
 
     def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
         """What to take the moments of, per PAN pixel: layers (k, H, W)."""

@@ -10,17 +10,22 @@ import numpy.typing as npt
 from pansharpen_cli.interpolation import Array, Float64
 
 EPS = float(np.finfo(np.float64).eps)
+RCOND = 1e-12
+"""A combination of regressors whose square is less than this part of theirs holds no more than rounding."""
 _STRIP = 16
 """Rows taken at once: their copy stays in the cache."""
 
 
 class Moments:
-    """Count, mean (K,) and scatter matrix (K, K) of vectors of K values, float64, merged by Chan's formula
-    (Chan, Golub & LeVeque 1979)."""
+    """Count, mean (K,), minimum (K,) and scatter matrix (K, K) of vectors of K values, float64.
+
+    Pieces are merged by Chan's formula (Chan, Golub & LeVeque 1979).
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.mean: Float64 = np.zeros(())
+        self.minimum: Float64 = np.full((), np.inf)
         self.scatter: Float64 = np.zeros(())
 
     def add(self, layers: Sequence[Array], valid: npt.NDArray[np.bool_]) -> None:
@@ -37,6 +42,7 @@ class Moments:
         count = vectors.shape[1]
         if count == 0:
             return
+        self.minimum = np.minimum(self.minimum, vectors.min(axis=1))
         mean = vectors.mean(axis=1)
         vectors -= mean[:, None]
         total = self.count + count
@@ -58,6 +64,35 @@ class Moments:
     def std(self) -> Float64:
         """(K,), divisor n - 1."""
         return np.sqrt(np.diag(self.covariance))
+
+    @property
+    def products(self) -> Float64:
+        """(K, K): means of the products of two values, not centred."""
+        return self.covariance * ((self.count - 1) / self.count) + np.outer(self.mean, self.mean)
+
+
+def matching(mean: Array, std: Array, to_mean: Array, to_std: Array) -> tuple[Float64, Float64]:
+    """Gain and offset that give values of a `mean` and `std` another mean and standard deviation."""
+    gain = quotient(to_std, std)
+    return gain, to_mean - gain * mean
+
+
+def std_of_sum(weights: Float64, covariance: Float64) -> Float64:
+    """Standard deviation of the values' sum with `weights` (K,), or of M sums (K, M), from their `covariance`."""
+    variance = np.sum(weights * (covariance @ weights), axis=0)
+    return np.asarray(np.sqrt(np.maximum(variance, 0)))  # rounding
+
+
+def regression(products: Float64, with_target: Float64) -> Float64:
+    """Coefficients of least squares for one target (K,) or M targets (K, M).
+
+    `products` (K, K) of the regressors, `with_target` those with the targets; covariances if there is a constant.
+    Regressors that the others explain to rounding share their coefficients: the solution is the one of least norm.
+    """
+    scale = np.sqrt(np.diag(products))
+    scale = np.where(scale > 0, scale, 1)
+    coefficients = np.linalg.lstsq(products / np.outer(scale, scale), (with_target.T / scale).T, rcond=RCOND)[0]
+    return np.asarray((coefficients.T / scale).T)
 
 
 def quotient(numerator: Array, denominator: Array) -> Float64:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pansharpen_cli.classical.method import Method, Statistics
-from pansharpen_cli.classical.moments import EPS, Moments, quotient
-from pansharpen_cli.interpolation import Array
+from pansharpen_cli.classical.moments import EPS, Moments, matching, quotient, regression, std_of_sum
+from pansharpen_cli.interpolation import Array, Float64
 
 
 class Brovey(Method):
@@ -19,13 +19,14 @@ class Brovey(Method):
 
     title = "Brovey"
     citation = "Gillespie et al. 1987, Remote Sens. Environ. 22(3); Tu et al. 2001, Inf. Fusion 2(3)"
+    divides = True
 
     def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
         return [self.camera.expand(ms.mean(axis=0, keepdims=True)), pan]
 
     def freeze(self, fine: Moments, coarse: Moments) -> Statistics:
-        gain = quotient(fine.std[0], fine.std[1])
-        return {"gain": gain, "offset": fine.mean[0] - gain * fine.mean[1]}
+        gain, offset = matching(fine.mean[1], fine.std[1], fine.mean[0], fine.std[0])
+        return {"gain": gain, "offset": offset}
 
     def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
         exp = self.camera.expand(ms)
@@ -34,10 +35,67 @@ class Brovey(Method):
         return exp
 
 
-class Gsa(Method):
-    """F_b = E_b + g_b (P - I), both centred: I = sum of alpha_b E_b is the PAN as the MS bands explain it.
+class Substitution(Method):
+    """F_b = E_b + g_b (P' - I): I = sum of w_b E_b, P' = s P + o. The methods differ in w, g, s and o.
 
-    alpha: regression, at MS scale, of the low-passed PAN on the MS bands and a constant; g_b = cov(I, E_b) / var I.
+    What is subtracted from I and P' alike, as their means, is left out.
+    """
+
+    def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
+        return [self.camera.expand(ms), pan]
+
+    def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
+        exp = self.camera.expand(ms)
+        detail = pan[0] * statistics["scale"]
+        detail += statistics["offset"]
+        detail -= np.tensordot(statistics["weights"], exp, axes=1)
+        for b, gain in enumerate(statistics["gain"]):
+            exp[b] += gain * detail
+        return exp
+
+
+class Ihs(Substitution):
+    """w_b = 1 / B and g_b = 1; P' has mean and standard deviation of I."""
+
+    title = "IHS (generalised)"
+    citation = "Carper et al. 1990, PE&RS 56(4); Tu et al. 2001, Inf. Fusion 2(3)"
+
+    def freeze(self, fine: Moments, coarse: Moments) -> Statistics:
+        bands = len(fine.mean) - 1
+        return _matched(fine, np.full(bands, 1 / bands)) | {"gain": np.ones(bands)}
+
+
+class Gs(Substitution):
+    """w_b = 1 / B and g_b = cov(I, E_b) / var I; P' has mean and standard deviation of I."""
+
+    title = "GS (Gram-Schmidt, mode 1)"
+    citation = "Laben & Brower 2000, US patent 6,011,875"
+
+    def freeze(self, fine: Moments, coarse: Moments) -> Statistics:
+        bands = len(fine.mean) - 1
+        weights = np.full(bands, 1 / bands)
+        return _matched(fine, weights) | {"gain": _projections(fine, weights)}
+
+
+class Pca(Substitution):
+    """w the first principal component of the bands, g_b = w_b; P' has mean and standard deviation of I.
+
+    The largest |w_b| is positive. With a PAN that correlates negatively with I the result is nonsense, as the
+    definition has it.
+    """
+
+    title = "PCA"
+    citation = "Chavez & Kwarteng 1989, PE&RS 55(3)"
+
+    def freeze(self, fine: Moments, coarse: Moments) -> Statistics:
+        first = np.linalg.eigh(fine.covariance[:-1, :-1])[1][:, -1]
+        first = first * np.sign(first[np.argmax(np.abs(first))])
+        return _matched(fine, first) | {"gain": first}
+
+
+class Gsa(Substitution):
+    """I is the PAN as the MS bands explain it: w, regression, at MS scale, of the low-passed PAN on the MS bands and a
+    constant; g_b = cov(I, E_b) / var I. The PAN is not scaled; P' has the mean of I.
     """
 
     title = "GSA (Gram-Schmidt adaptive)"
@@ -45,27 +103,31 @@ class Gsa(Method):
 
     @property
     def halo(self) -> int:
-        return max(self.camera.exp_halo, self.camera.starlet_halo)
-
-    def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
-        return [self.camera.expand(ms), pan]
+        return max(self.camera.exp_halo, self.camera.starlet_at_ms_halo)
 
     def at_ms(self, pan: Array, ms: Array) -> Sequence[Array]:
-        return [ms, self.camera.starlet(pan)]
+        return [ms, self.camera.starlet_at_ms(pan)]
 
     def freeze(self, fine: Moments, coarse: Moments) -> Statistics:
         # centred variables: the regression's constant and the intensity's mean drop out
         ms_and_pan = coarse.covariance
-        alpha = np.linalg.lstsq(ms_and_pan[:-1, :-1], ms_and_pan[:-1, -1], rcond=None)[0]
-        with_intensity = fine.covariance[:-1, :-1] @ alpha
+        weights = regression(ms_and_pan[:-1, :-1], ms_and_pan[:-1, -1])
         return {
-            "alpha": alpha,
-            "gain": quotient(with_intensity, alpha @ with_intensity)[:, None, None],
-            "offset": fine.mean[-1] - alpha @ fine.mean[:-1],
+            "weights": weights,
+            "gain": _projections(fine, weights),
+            "scale": np.ones(()),
+            "offset": weights @ fine.mean[:-1] - fine.mean[-1],
         }
 
-    def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
-        exp = self.camera.expand(ms)
-        intensity = np.tensordot(statistics["alpha"], exp, axes=1)
-        exp += statistics["gain"] * (pan - intensity - statistics["offset"])
-        return exp
+
+def _matched(fine: Moments, weights: Float64) -> Statistics:
+    """The PAN, last in `fine`, matched to the intensity of these `weights`."""
+    std = std_of_sum(weights, fine.covariance[:-1, :-1])
+    scale, offset = matching(fine.mean[-1], fine.std[-1], weights @ fine.mean[:-1], std)
+    return {"weights": weights, "scale": scale, "offset": offset}
+
+
+def _projections(fine: Moments, weights: Float64) -> Float64:
+    """cov(I, E_b) / var I of the intensity of these `weights`."""
+    with_intensity = fine.covariance[:-1, :-1] @ weights
+    return quotient(with_intensity, weights @ with_intensity)

@@ -11,6 +11,8 @@ import typer
 
 from pansharpen_cli import __version__
 from pansharpen_cli.cli import console
+from pansharpen_cli.cli.adapt import adapt
+from pansharpen_cli.cli.eval import evaluate
 from pansharpen_cli.cli.import_ import import_weights
 from pansharpen_cli.cli.models import models
 from pansharpen_cli.cli.qnr import qnr
@@ -29,8 +31,10 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(qnr)
+app.command("eval")(evaluate)
 app.command()(models)
 app.command()(train)
+app.command()(adapt)
 app.command("import")(import_weights)
 
 

@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -33,16 +34,33 @@ class _Format(logging.Formatter):
         return mark + record.getMessage()
 
 
+class Tell(Protocol):
+    """Takes what is done, of how much, and what to say beside it."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
 @contextmanager
-def progress(quiet: bool, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told (done, total); none where stderr is no terminal."""
-    with tqdm(unit=unit, file=sys.stderr, disable=quiet or not sys.stderr.isatty(), leave=False) as bar:
+def progress(quiet: bool, unit: str) -> Iterator[Tell]:
+    """A bar while something is under way; none where stderr is no terminal."""
+    bar: tqdm | None = None
 
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+    def tell(done: int, total: int, note: str = "") -> None:
+        nonlocal bar
+        if bar is None:  # what was done before says nothing of the speed
+            hidden = quiet or not sys.stderr.isatty()
+            bar = tqdm(unit=unit, file=sys.stderr, disable=hidden, leave=False, total=total, initial=done - 1)
+        bar.set_postfix_str(note, refresh=False)
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+            bar = None
 
+    try:
         yield tell
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def threads(wanted: int) -> int:

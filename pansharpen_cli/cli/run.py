@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ from pansharpen_cli.cli import console, options
 from pansharpen_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from pansharpen_cli.pipeline import Product
+    from pansharpen_cli.pipeline import Job, Product
     from pansharpen_cli.scene import Nodata
 
 
@@ -63,6 +63,9 @@ def run(
     co: Annotated[
         list[str] | None, typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable.")
     ] = None,
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="Fit the model to this scene first; it is kept beside the product.")
+    ] = False,
     quicklook: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.")] = None,
     overwrite: options.Overwrite = False,
     tile: Annotated[int | None, typer.Option("--tile-size", min=64, help="PAN pixels a side of a tile.")] = None,
@@ -104,6 +107,10 @@ def run(
     )
     if quicklook:
         _check_quicklook(quicklook, [output, *map(Path, (pan, *ms))], overwrite)
+    if adapt:
+        if bidx or band_names or nodata != "file":
+            raise UsageError("--adapt takes the MS as it is, without --bidx, --band-names and --nodata")
+        job = replace(job, model=_adapted(job, quiet))
     with console.progress(quiet, "tile") as on_tile:
         product = pipeline.sharpen(job, on_tile)
     if quicklook:
@@ -114,6 +121,21 @@ def run(
         typer.echo(json.dumps(_as_json(product, quicklook)))
     elif not quiet:
         print(_summary(product, quicklook), file=sys.stderr)
+
+
+def _adapted(job: Job, quiet: bool) -> str:
+    """The folder of a model fitted to the scene of `job`."""
+    from pansharpen_cli.training.adapt import Adaptation, adapt
+    from pansharpen_cli.writer import check_target
+
+    check_target(job.output, job.overwrite)
+    task = Adaptation(
+        job.pan, job.ms, job.output.with_suffix(".model"), job.model, sensor=job.sensor, coregister=job.coregister,
+        device=job.device, overwrite=job.overwrite,
+    )  # fmt: skip
+    with console.progress(quiet, "step") as tell:
+        adapted = adapt(task, lambda step, gain: tell(step, step))
+    return str(adapted.model.folder)
 
 
 def _check_quicklook(path: Path, others: list[Path], overwrite: bool) -> None:

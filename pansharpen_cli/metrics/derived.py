@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli import mtf
-from pansharpen_cli.interpolation import KERNELS, expand, polyphase
+from pansharpen_cli.interpolation import KERNELS, TOGETHER, expand_inside, filter_in_blocks, polyphase, together
 from pansharpen_cli.metrics.formulas import whole
 from pansharpen_cli.metrics.image import Float64, Image, Pixels, pixels, pixels_beyond
 
@@ -24,7 +25,7 @@ def exp_kernel(ratio: int) -> str:
 class Expanded:
     """EXP: an MS image brought to PAN pixels, MS sample i on PAN index ratio * i + `phase`. It wraps round its borders.
 
-    A PAN pixel is valid if all MS pixels within the filter's radius (8 for the toolbox's) are.
+    A PAN pixel is valid if all MS pixels under the filter are.
     """
 
     image: Image
@@ -40,28 +41,26 @@ class Expanded:
         return self.image.shape[0] * self.ratio, self.image.shape[1] * self.ratio
 
     def read(self, rows: slice, cols: slice) -> Pixels:
-        kernel = exp_kernel(self.ratio)
-        radius = polyphase(kernel, self.ratio, self.phase).radius
+        filters = polyphase(exp_kernel(self.ratio), self.ratio, self.phase)
+        before, after = filters.margins
         coarse = [slice(s.start // self.ratio, -(-s.stop // self.ratio)) for s in (rows, cols)]
-        wide = [slice(s.start - radius, s.stop + radius) for s in coarse]
+        wide = [slice(s.start - before, s.stop + after) for s in coarse]
         data, valid = pixels_beyond(self.image, wide[0], wide[1], "wrap")
-        exp = expand(data, self.ratio, self.phase, kernel)
-        first = [self.ratio * s.start for s in wide]
-        inside = [slice(s.start - f, s.stop - f) for s, f in zip((rows, cols), first, strict=True)]
-        reached = whole(valid, 2 * radius + 1).repeat(self.ratio, axis=0).repeat(self.ratio, axis=1)
-        skip = radius * self.ratio
-        under = [slice(s.start - skip, s.stop - skip) for s in inside]
-        return Pixels(np.asarray(exp[:, inside[0], inside[1]], dtype=np.float64), reached[under[0], under[1]])
+        exp = expand_inside(data, filters)
+        reached = whole(valid, before + 1 + after).repeat(self.ratio, axis=0).repeat(self.ratio, axis=1)
+        first = [self.ratio * s.start for s in coarse]
+        inside = tuple(slice(s.start - f, s.stop - f) for s, f in zip((rows, cols), first, strict=True))
+        return Pixels(np.asarray(exp[:, inside[0], inside[1]], dtype=np.float64), reached[inside])
 
 
 @lru_cache(maxsize=8)
-def _reduction(ratio: int) -> tuple[int, Float64]:
-    """First PAN pixel and weights of the antialiased bicubic for MS pixel 0 (MATLAB's imresize)."""
+def _reduction(ratio: int) -> tuple[int, Float64, Float64]:
+    """First PAN pixel and taps of the antialiased bicubic for MS pixel 0 (MATLAB's imresize), and their matrix."""
     pan = np.arange(-2 * ratio, 3 * ratio)
     weights = KERNELS["cubic"][0]((pan - (ratio - 1) / 2) / ratio)
     used = np.flatnonzero(weights)
-    weights = weights[used[0] : used[-1] + 1]
-    return int(pan[used[0]]), weights / weights.sum()
+    taps = weights[used[0] : used[-1] + 1] / weights.sum()
+    return int(pan[used[0]]), taps, together(taps[None], ratio)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,48 +79,60 @@ class Reduced:
         return self.image.shape[0] // self.ratio, self.image.shape[1] // self.ratio
 
     def read(self, rows: slice, cols: slice) -> Pixels:
-        first, weights = _reduction(self.ratio)
-        last = first + len(weights) - self.ratio
+        first, taps, matrix = _reduction(self.ratio)
+        last = first + len(taps) - self.ratio
         wide = [slice(self.ratio * s.start + first, self.ratio * s.stop + last) for s in (rows, cols)]
         data, valid = pixels_beyond(self.image, wide[0], wide[1], "symmetric")
-        for axis in (1, 2):
-            windows = np.lib.stride_tricks.sliding_window_view(data, len(weights), axis=axis)
-            data = (windows[:, :: self.ratio] if axis == 1 else windows[:, :, :: self.ratio]) @ weights
-        return Pixels(data, whole(valid, len(weights))[:: self.ratio, :: self.ratio])
+        height, width = (s.stop - s.start for s in (rows, cols))
+        low_rows = filter_in_blocks(data, matrix, self.ratio * TOGETHER, height, -2)
+        low = filter_in_blocks(low_rows, matrix, self.ratio * TOGETHER, width, -1)
+        return Pixels(np.asarray(low, dtype=np.float64), whole(valid, len(taps))[:: self.ratio, :: self.ratio])
 
 
+PIECE = 256
+"""Pixels a side that are filtered by one Fourier transform: few enough to stay in the processor's cache."""
+TRANSFORM = PIECE + 44
+"""Its size: there is room for the margin of the kernels, and 300 has small factors."""
+
+
+def spectra(kernels: Sequence[Float64]) -> list[npt.NDArray[np.complex128]]:
+    """MTF kernels (TAPS, TAPS) as `Filtered` takes them."""
+    return [np.fft.rfft2(kernel, s=(TRANSFORM, TRANSFORM)) for kernel in kernels]
+
+
+@dataclass(frozen=True, eq=False)
 class Filtered:
-    """An image through a symmetric kernel a band, borders replicated; a pixel is valid if all pixels under it are.
+    """An image through an MTF kernel a band, borders replicated; a pixel is valid if all pixels under it are.
 
-    The whole 41 x 41 kernel is applied by Fourier transform: three times faster than its six separable parts that
-    reach 1e-8, and exact.
+    The whole kernel is applied by Fourier transform: several times faster than its separable parts that reach 1e-8, and
+    exact.
     """
 
-    def __init__(self, image: Image, kernels: Sequence[Float64]) -> None:
-        self.image, self.kernels = image, kernels
-        self.bands, self.shape = image.bands, image.shape
-        self._size: tuple[int, ...] = ()
-        self._spectra: list[npt.NDArray[np.complex128]] = []
+    image: Image
+    spectra: Sequence[npt.NDArray[np.complex128]]
+
+    @property
+    def bands(self) -> int:
+        return self.image.bands
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.image.shape
 
     def read(self, rows: slice, cols: slice) -> Pixels:
-        taps = len(self.kernels[0])
-        half = taps // 2
-        data, valid = pixels_beyond(
-            self.image, slice(rows.start - half, rows.stop + half), slice(cols.start - half, cols.stop + half), "edge"
-        )
-        size = data.shape[1:]
-        if size != self._size:  # most tiles have the same
-            self._size, self._spectra = size, [np.fft.rfft2(kernel, s=size) for kernel in self.kernels]
-        result = np.empty((len(data), rows.stop - rows.start, cols.stop - cols.start))
-        for band, spectrum in enumerate(self._spectra):
-            filtered = np.fft.irfft2(np.fft.rfft2(data[band]) * spectrum, s=size)
-            result[band] = filtered[taps - 1 :, taps - 1 :]  # what wraps round falls into the margin
-        return Pixels(result, whole(valid, taps))
-
-
-def blurred(fused: Image, ratio: int, gains: Sequence[float]) -> Filtered:
-    """A product as the MS camera sees it, before decimation; `gains` at the MS Nyquist frequency, one a band."""
-    return Filtered(fused, [mtf.kernel(ratio, gain) for gain in gains])
+        half = mtf.TAPS // 2
+        wide = [slice(s.start - half, s.stop + half) for s in (rows, cols)]
+        data, valid = pixels_beyond(self.image, wide[0], wide[1], "edge")
+        result = np.empty((self.bands, rows.stop - rows.start, cols.stop - cols.start))
+        for band, row, col in product(range(self.bands), *(range(0, n, PIECE) for n in result.shape[1:])):
+            piece = data[band, row : row + PIECE + 2 * half, col : col + PIECE + 2 * half]
+            spectrum = np.fft.rfft2(piece, s=(TRANSFORM, TRANSFORM))
+            spectrum *= self.spectra[band]
+            filtered = np.fft.irfft2(spectrum, s=(TRANSFORM, TRANSFORM))
+            # what wraps round falls into the margin
+            inside = filtered[2 * half : piece.shape[0], 2 * half : piece.shape[1]]
+            result[band, row : row + PIECE, col : col + PIECE] = inside
+        return Pixels(result, whole(valid, mtf.TAPS))
 
 
 def normalised_kernel(ratio: int, gain: float) -> Float64:

@@ -7,13 +7,14 @@ with published tables.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Real = npt.NDArray[np.floating | np.integer]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 UINT16_MAX = 65535
@@ -133,26 +134,63 @@ def _around(image: Float64, half_width: int) -> Float64:
     return box_sum(np.pad(image, pad), 2 * half_width)
 
 
+class Moments(NamedTuple):
+    """Of the bands in blocks (block row, block col): the number of `pixels` (...), their `mean` (..., bands), and
+    `scatter` (..., bands, bands), the sums of products of deviations."""
+
+    pixels: npt.NDArray[np.intp]
+    mean: Float64
+    scatter: Float64
+
+
 def blocks(image: npt.NDArray[Scalar], size: int, shift: int) -> npt.NDArray[Scalar]:
-    """Blocks of (bands, row, col), one every `shift` pixels: (block row, block col, bands, size * size)."""
+    """Blocks of (bands, row, col), one every `shift` pixels: a view (block row, block col, bands, size, size)."""
+    if shift == size and not (image.shape[1] % size or image.shape[2] % size):  # as below, but quick
+        cells = image.reshape(len(image), image.shape[1] // size, size, image.shape[2] // size, size)
+        return cells.transpose(1, 3, 0, 2, 4)
     every = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(1, 2))[:, ::shift, ::shift]
-    return np.moveaxis(every, 0, 2).reshape(*every.shape[1:3], len(image), size * size)
+    return np.moveaxis(every, 0, 2)
 
 
-def whole_blocks(valid: Mask, size: int, shift: int) -> Mask:
-    """(block row, block col): True for the blocks of (row, col) that are valid throughout."""
-    return np.asarray(blocks(valid[None], size, shift).all(axis=(2, 3)))
+def joined_blocks(first: Real, second: Real, size: int, shift: int) -> Float64:
+    """Blocks of the bands of two images together, in new memory: (block row, block col, bands, size * size)."""
+    parts = blocks(first, size, shift), blocks(second, size, shift)
+    rows, cols = parts[0].shape[:2]
+    block = np.empty((rows, cols, len(first) + len(second), size, size))  # left alone, NumPy orders it as `first`
+    return np.concatenate(parts, axis=2, out=block).reshape(rows, cols, -1, size * size)
 
 
-def uiqi_matrix(block: Float64, flat: float) -> Float64:
-    """UIQI of all pairs of bands in each block: (..., bands, n) -> (..., bands, bands), from one matrix of products.
+def known_blocks(valid: Mask, size: int, shift: int) -> Mask | None:
+    """Where blocks are `valid` (row, col): (block row, block col, size * size), or None where they are throughout."""
+    if valid.all():
+        return None
+    known = blocks(valid[None], size, shift)
+    return known.reshape(*known.shape[:2], size * size)
+
+
+def moments(block: Float64, known: Mask | None) -> Moments:
+    """Moments of `block` (..., bands, n) over the pixels that are `known` (..., n), or all. It is overwritten.
+
+    Deviations first, then products: sums of squares would lose small variances.
+    """
+    if known is None:
+        count = np.full(block.shape[:-2], block.shape[-1])
+    else:
+        count = np.count_nonzero(known, axis=-1)
+        block.swapaxes(-1, -2)[~known] = 0
+    mean = block.sum(axis=-1) / np.maximum(count, 1)[..., None]
+    block -= mean[..., None]
+    if known is not None:
+        block.swapaxes(-1, -2)[~known] = 0
+    return Moments(count, mean, block @ block.swapaxes(-1, -2))
+
+
+def uiqi_matrix(mean: Float64, covariance: Float64, flat: float) -> Float64:
+    """UIQI of all pairs of bands: `mean` (..., bands) and `covariance` (..., bands, bands) -> (..., bands, bands).
 
     NaN where it is undefined: both bands are zero on average, or both flat. A band is flat if its standard deviation
     is at most `flat` times its mean.
     """
-    mean = block.mean(axis=-1)
-    centred = block - mean[..., None]
-    covariance = centred @ centred.swapaxes(-1, -2) / block.shape[-1]
     variance = np.einsum("...ii->...i", covariance)
     variance = np.where(variance <= (flat * mean) ** 2, 0, variance)
     squares = mean[..., :, None] ** 2 + mean[..., None, :] ** 2
@@ -179,33 +217,36 @@ def hypercomplex_signs(components: int) -> Float64:
     return signs
 
 
-def to_uint16(image: Float64) -> Float64:
-    """Rounded half up and clipped to uint16, as the toolbox does before Q2n."""
-    return np.clip(np.floor(image + 0.5), 0, UINT16_MAX)
+def to_uint16(image: Float64) -> None:
+    """Round half up and clip to uint16, in place, as the toolbox does before Q2n."""
+    image += 0.5
+    np.floor(image, out=image)
+    np.clip(image, 0, UINT16_MAX, out=image)
 
 
-def q2n(reference: Float64, fused: Float64) -> tuple[Float64, Mask]:
-    """Q2n of each block (..., bands, n), and where a band is flat in the reference (Garzelli and Nencini 2009).
+def q2n(mean: Float64, covariance: Float64, n: int) -> tuple[Float64, Mask]:
+    """Q2n of blocks of `n` pixels, and where a band is flat in the reference (Garzelli and Nencini 2009).
 
+    `mean` (..., 2 bands) and `covariance` (..., 2 bands, 2 bands) of the bands of the reference, then the product's.
     Both are normalised by the reference's mean and deviation, band by band, to a = (g - mean) / s + 1. The product of
     hypercomplex numbers is bilinear, so a block needs only the matrix of its bands' cross products.
     """
-    bands, n = reference.shape[-2:]
-    mean, fused_mean = reference.mean(axis=-1), fused.mean(axis=-1)
-    g, f = reference - mean[..., None], fused - fused_mean[..., None]
-    variance = (g**2).mean(axis=-1)
+    bands = mean.shape[-1] // 2
+    fused_mean, mean = mean[..., bands:], mean[..., :bands]
+    variances = np.einsum("...ii->...i", covariance)
+    fused_variance, variance = variances[..., bands:], variances[..., :bands]
     unbias = n / (n - 1)
     scale = np.where(variance > 0, np.sqrt(unbias * variance), FLATTEST)
     fused_scale = np.where(mean == 0, 1, scale)  # a band without signal in the reference stays in DN
     level = (fused_mean - mean) / fused_scale + 1
-    covariance = g @ f.swapaxes(-1, -2) / n / scale[..., :, None] / fused_scale[..., None, :]
-    spread = unbias * (variance / scale**2 + (f**2).mean(axis=-1) / fused_scale**2).sum(axis=-1)
+    cross = covariance[..., :bands, bands:] / scale[..., :, None] / fused_scale[..., None, :]
+    spread = unbias * (variance / scale**2 + fused_variance / fused_scale**2).sum(axis=-1)
 
     components = 1 << (bands - 1).bit_length()
     empty = components - bands  # bands of zeros are added: both normalised images are 1 there
     norms = np.sqrt(components), np.sqrt((level**2).sum(axis=-1) + empty)
     bias = 2 * norms[0] * norms[1] / (norms[0] ** 2 + norms[1] ** 2)
-    common = 2 * unbias * np.linalg.norm(_components(covariance, components), axis=-1)
+    common = 2 * unbias * np.linalg.norm(_components(cross, components), axis=-1)
     quality = np.where(spread > 0, bias * common / np.where(spread > 0, spread, 1), bias)
     return quality, np.asarray((variance == 0).any(axis=-1))
 

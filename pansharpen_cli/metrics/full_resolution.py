@@ -6,23 +6,36 @@ take two more over the MS pixels. D_lambda, D_s and D_rho fall with quality, the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import lcm, nan
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pansharpen_cli import mtf
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.metrics import derived, formulas
+from pansharpen_cli.metrics.formulas import Moments
 from pansharpen_cli.metrics.image import Cropped, Float64, Held, Image, Mask, Pixels, pixels
 from pansharpen_cli.metrics.reduced_resolution import Hypercomplex, reduced
-from pansharpen_cli.metrics.streaming import BLOCK, TILE, BlockMap, OnTile, Scatter, Score, Window, tiles
+from pansharpen_cli.metrics.streaming import (
+    BLOCK,
+    TILE,
+    BlockMap,
+    Margins,
+    OnTile,
+    Scatter,
+    Score,
+    Sums,
+    Window,
+    gather,
+    margins,
+    tiles,
+)
 from pansharpen_cli.tiling import Span, Tile
-
-Float32 = npt.NDArray[np.float32]
 
 FLAT = 1e-8
 """A block whose deviation is this part of its mean is flat: the weights of EXP add up to 1 within 1e-9 only."""
@@ -43,137 +56,162 @@ FULL: tuple[str, ...] = ("D_lambda", "D_s", "QNR", "D_lambda_K", "HQNR", "D_s_R"
 OPTIONAL: tuple[str, ...] = ("D_rho", *REPROJECTION)
 
 
+class Consistency:
+    """D_lambda_K (Khan et al. 2009): 1 - Q2n between EXP and the product as the MS camera sees it."""
+
+    before = after = 0
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._q2n = Hypercomplex(shape)
+
+    def measure(self, view: View) -> Sums:
+        return self._q2n.measure(view.consistency())
+
+    def scores(self, sums: Sums) -> dict[str, Score]:
+        q2n = self._q2n.scores(sums)["Q2n"]
+        return {"D_lambda_K": replace(q2n, value=None if q2n.value is None else 1 - q2n.value)}
+
+    def maps(self, sums: Sums) -> dict[str, Float64]:
+        return {"D_lambda_K": 1 - self._q2n.map.values}
+
+
 class Blocks:
     """D_lambda and D_s (Alparone et al. 2008): how UIQIs between bands, and with the PAN, change with the scale.
 
     A block without a UIQI at either scale (flat, or zero on average) is left out at both; `strict` gives NaN then, as
-    the toolbox does. `size` pixels a block's side, `exponent` that of the mean of differences.
+    the toolbox does. `shape` is the image's, `size` pixels a block's side, `exponent` that of the mean of differences.
     """
 
-    def __init__(self, bands: int, *, strict: bool = False, size: int = BLOCK, exponent: float = 1) -> None:
+    before = after = 0
+
+    def __init__(self, shape: tuple[int, int], *, strict: bool = False, size: int = BLOCK, exponent: float = 1) -> None:
         self._strict, self._size, self._exponent = strict, size, exponent
-        pairs = bands + 1, bands + 1  # the PAN is the last
-        self._high, self._low, self._used = np.zeros(pairs), np.zeros(pairs), np.zeros(pairs, int)
-        self._count, self._invalid = 0, 0
-        self._degenerate = {"D_lambda": 0, "D_s": 0}
-        self._upper = np.triu(np.ones((bands, bands), bool), 1)
-        self.maps = {"D_lambda": BlockMap(size), "D_s": BlockMap(size)}
+        self._maps = {"D_lambda": BlockMap(shape, size), "D_s": BlockMap(shape, size)}
 
-    def add(self, low: Window, high: Window) -> None:
-        """Reduced PAN and EXP, PAN and product."""
-        core = high.around(), low.around()
-        valid = formulas.whole_blocks(core[0].valid & core[1].valid, self._size, self._size)
+    def measure(self, view: View) -> Sums:
+        low, high = view.low, view.high
+        valid = (low.pixels == self._size**2) & (high.pixels == self._size**2)
         known = valid[..., None, None]
-        fine, coarse = (self._uiqi(window) for window in core)
+        fine, coarse = self._uiqi(high), self._uiqi(low)
         defined = known & np.isfinite(fine) & np.isfinite(coarse)
-        entering = known if self._strict else defined
-        self._high += fine.sum(axis=(0, 1), where=entering)
-        self._low += coarse.sum(axis=(0, 1), where=entering)
-        self._used += np.count_nonzero(np.broadcast_to(entering, fine.shape), axis=(0, 1))
-        self._count += int(np.count_nonzero(valid))
-        self._invalid += int(np.count_nonzero(~valid))
-        change = np.where(defined, np.abs(fine - coarse), np.nan)
-        for name, values in self._pick(change).items():
-            self._degenerate[name] += int(np.count_nonzero(np.isnan(values).any(axis=-1) & valid))
-            self.maps[name].put(high.tile, high.size, _mean_of_defined(values))
+        entering = np.broadcast_to(known, fine.shape) if self._strict else defined
+        degenerate = []
+        for name, values in _picked(np.where(defined, np.abs(fine - coarse), np.nan)).items():
+            degenerate.append(np.count_nonzero(np.isnan(values).any(axis=-1) & valid))
+            self._maps[name].put(view.tile, _mean_of_defined(values))
+        count = int(np.count_nonzero(valid))
+        return (
+            fine.sum(axis=(0, 1), where=entering), coarse.sum(axis=(0, 1), where=entering),
+            np.count_nonzero(entering, axis=(0, 1)), count, valid.size - count, np.array(degenerate),
+        )  # fmt: skip
 
-    def _uiqi(self, window: Window) -> Float64:
-        bands = formulas.blocks(np.concatenate([window.fused, window.reference]), self._size, self._size)
-        return formulas.uiqi_matrix(bands, 0 if self._strict else FLAT)
-
-    def _pick(self, pairs: Float64) -> dict[str, Float64]:
-        """Values of the pairs of bands, and of the bands with the PAN: (..., pairs) each."""
-        return {"D_lambda": pairs[..., :-1, :-1][..., self._upper], "D_s": pairs[..., :-1, -1]}
+    def _uiqi(self, moments: Moments) -> Float64:
+        return formulas.uiqi_matrix(moments.mean, moments.scatter / self._size**2, 0 if self._strict else FLAT)
 
     @np.errstate(divide="ignore", invalid="ignore")
-    def scores(self) -> dict[str, Score]:
-        change = np.abs(self._high / self._used - self._low / self._used) ** self._exponent
-        return {name: self._score(name, values) for name, values in self._pick(change).items()}
+    def scores(self, sums: Sums) -> dict[str, Score]:
+        high, low, used, count, invalid, degenerate = sums
+        change = np.abs(high / used - low / used) ** self._exponent
+        return {
+            name: self._score(values, Score(nan, count, invalid, int(flat)))
+            for (name, values), flat in zip(_picked(change).items(), degenerate, strict=True)
+        }
 
-    def _score(self, name: str, change: Float64) -> Score:
-        known = Score(nan, self._count, self._invalid, self._degenerate[name])
+    def _score(self, change: Float64, known: Score) -> Score:
         if not change.size:
             return replace(known, reason="one band has no pairs")
-        if not self._count:
+        if not known.counted:
             return replace(known, reason="no block is valid throughout")
         value = float(change.mean() ** (1 / self._exponent))
         return replace(known, value=value, reason="" if np.isfinite(value) else "a pair of bands has no usable block")
+
+    def maps(self, sums: Sums) -> dict[str, Float64]:
+        return {name: blocks.values for name, blocks in self._maps.items()}
+
+
+def _picked(pairs: Float64) -> dict[str, Float64]:
+    """Values of the pairs of bands, and of the bands with the PAN, which is the last: (..., pairs) each."""
+    bands = pairs.shape[-1] - 1
+    upper = np.triu(np.ones((bands, bands), bool), 1)
+    return {"D_lambda": pairs[..., :-1, :-1][..., upper], "D_s": pairs[..., :-1, -1]}
 
 
 class Regression:
     """D_s_R: the part of the PAN's variance that no weighted sum of the product's bands explains (no intercept)."""
 
-    def __init__(self, bands: int, maps: bool = False) -> None:
-        self._scatter = Scatter(bands + 1)  # the PAN is the last
-        self._invalid = 0
-        self._covariances: list[tuple[Tile, tuple[int, int], Float32]] | None = [] if maps else None
+    before = after = 0
 
-    def add(self, high: Window) -> None:
-        core = high.around()
-        both = np.concatenate([core.fused, core.reference])
-        self._scatter.add(both, core.valid)
-        self._invalid += core.invalid
-        if self._covariances is not None:
-            self._covariances.append((high.tile, high.size, _covariances(both, core.valid)))
+    def __init__(self, shape: tuple[int, int], maps: bool) -> None:
+        self._shape, self._maps = shape, maps
+        self._scatters: list[tuple[Tile, npt.NDArray[np.float32]]] = []
 
-    def _combination(self) -> Float64:
-        """Weights that turn the bands and the PAN into the residual."""
-        scatter = self._scatter
-        gram = scatter.matrix + scatter.count * np.outer(scatter.mean, scatter.mean)
-        # in units of each band's own energy: lstsq judges what is singular by the largest value
-        norm = np.sqrt(np.diag(gram))
-        norm[norm == 0] = 1
-        gram = gram / np.outer(norm, norm)
-        weights = np.linalg.lstsq(gram[:-1, :-1], gram[:-1, -1], rcond=None)[0]
-        return np.append(-weights * norm[-1] / norm[:-1], 1.0)
+    def measure(self, view: View) -> Sums:
+        high = view.high
+        if self._maps:  # single precision is enough for one
+            whole = high.pixels == BLOCK**2
+            self._scatters.append((view.tile, np.asarray(high.scatter * whole[..., None, None], np.float32)))
+        scatter = Scatter.of_blocks(high)
+        return scatter, high.pixels.size * BLOCK**2 - scatter.count
 
-    def scores(self) -> dict[str, Score]:
-        known = Score(nan, self._scatter.count, self._invalid)
-        variance = float(self._scatter.matrix[-1, -1])
+    def scores(self, sums: Sums) -> dict[str, Score]:
+        scatter, invalid = sums
+        known = Score(nan, scatter.count, invalid)
+        variance = float(scatter.matrix[-1, -1])
         if not variance:
             return {"D_s_R": replace(known, reason="the PAN is constant" if known.counted else "")}
-        weights = self._combination()
-        return {"D_s_R": replace(known, value=float(weights @ self._scatter.matrix @ weights) / variance)}
+        weights = _combination(scatter)
+        return {"D_s_R": replace(known, value=float(weights @ scatter.matrix @ weights) / variance)}
 
-    def map(self) -> BlockMap:
-        """The same ratio in each block, with the scene's weights; `maps` keeps a small matrix a block for it."""
-        result, weights = BlockMap(), self._combination()
-        for tile, size, covariance in self._covariances or []:
-            variance = covariance[..., -1, -1]
-            unexplained = np.einsum("i,...ij,j->...", weights, covariance, weights)
+    def maps(self, sums: Sums) -> dict[str, Float64]:
+        """The same ratio in each block, with the scene's weights."""
+        result, weights = BlockMap(self._shape), _combination(sums[0])
+        for tile, scatter in self._scatters:
+            variance = scatter[..., -1, -1]
             known = variance > 0
-            result.put(tile, size, np.where(known, unexplained / np.where(known, variance, 1), np.nan))
-        return result
+            result.put(tile, np.where(known, (scatter @ weights) @ weights / np.where(known, variance, 1), np.nan))
+        return {"D_s_R": result.values}
+
+
+def _combination(scatter: Scatter) -> Float64:
+    """Weights that turn the bands and the PAN, the last, into the residual of the regression."""
+    gram = scatter.matrix + scatter.count * np.outer(scatter.mean, scatter.mean)
+    # in units of each band's own energy: lstsq judges what is singular by the largest value
+    norm = np.sqrt(np.diag(gram))
+    norm[norm == 0] = 1
+    gram = gram / np.outer(norm, norm)
+    weights = np.linalg.lstsq(gram[:-1, :-1], gram[:-1, -1], rcond=None)[0]
+    return np.append(-weights * norm[-1] / norm[:-1], 1.0)
 
 
 class Detail:
     """D_rho: 1 - local correlation of the product's bands with the PAN, mean of pixels and bands (Scarpa 2022)."""
 
-    def __init__(self, ratio: int) -> None:
+    def __init__(self, shape: tuple[int, int], ratio: int) -> None:
         self._half_width = -(-ratio // 2)
         self.before, self.after = 2 * self._half_width - 2, 2 * self._half_width
-        self._sum, self._count, self._invalid = 0.0, 0, 0
-        self.map = BlockMap()
+        self._map = BlockMap(shape)
 
-    def add(self, high: Window) -> None:
-        seen = high.around(self.before, self.after)
-        core = seen.tile.inner
-        known = _reached(seen, self.before, self.after)[core]
-        pan = formulas.local_detail(seen.reference, self._half_width)
+    def measure(self, view: View) -> Sums:
+        high = view.around()
+        core = high.tile.inner
+        known = _reached(high, self.before, self.after)[core]
+        pan = formulas.local_detail(high.reference, self._half_width)
         loss = np.zeros(known.shape)
-        for band in seen.fused:
+        for band in high.fused:
             detail = formulas.local_detail(band[None], self._half_width)
             rho = formulas.local_correlation(detail, pan, self._half_width)[0][core]
-            loss += (1 - np.clip(rho, -1, 1)) / len(seen.fused)
-        self._sum += float(loss.sum(where=known))
-        self._count += int(np.count_nonzero(known))
-        self._invalid += int(np.count_nonzero(~known))
-        every = formulas.blocks(np.where(known, loss, np.nan)[None], BLOCK, BLOCK)[:, :, 0]
-        self.map.put(high.tile, high.size, _mean_of_defined(every))
+            loss += (1 - np.clip(rho, -1, 1)) / len(high.fused)
+        every = formulas.blocks(np.where(known, loss, np.nan)[None], BLOCK, BLOCK)
+        self._map.put(high.tile, _mean_of_defined(every.reshape(*every.shape[:2], -1)))
+        count = int(np.count_nonzero(known))
+        return float(loss.sum(where=known)), count, known.size - count
 
-    def scores(self) -> dict[str, Score]:
-        value = self._sum / self._count if self._count else nan
-        return {"D_rho": Score(value, self._count, self._invalid)}
+    def scores(self, sums: Sums) -> dict[str, Score]:
+        total, count, invalid = sums
+        return {"D_rho": Score(total / count if count else nan, count, invalid)}
+
+    def maps(self, sums: Sums) -> dict[str, Float64]:
+        return {"D_rho": self._map.values}
 
 
 class BestPhase:
@@ -181,24 +219,24 @@ class BestPhase:
 
     before, after = 2 * REPROJECTION_HALF_WIDTH - 2, 2 * REPROJECTION_HALF_WIDTH
 
-    def __init__(self, bands: int, ratio: int) -> None:
+    def __init__(self, ratio: int) -> None:
         self._ratio = ratio
-        self._sum = np.zeros((bands, ratio**2))
 
-    def add(self, window: Window) -> None:
+    def measure(self, window: Window) -> Sums:
         """MS, and the PAN at all phases."""
         width = REPROJECTION_HALF_WIDTH
         core = window.tile.inner
         known = _reached(window, self.before, self.after)[core]
         phases = [formulas.local_detail(phase, width) for phase in window.fused]
-        for band, image in enumerate(window.reference):
+        total = np.zeros((len(window.reference), len(phases)))
+        for band, image in zip(total, window.reference, strict=True):
             detail = formulas.local_detail(image, width)
-            for number, phase in enumerate(phases):
-                self._sum[band, number] += formulas.local_correlation(detail, phase, width)[core].sum(where=known)
+            band += [formulas.local_correlation(detail, phase, width)[core].sum(where=known) for phase in phases]
+        return (total,)
 
-    def phases(self) -> list[tuple[int, int]]:
+    def phases(self, sums: Sums) -> list[tuple[int, int]]:
         """(row, col) for each band; of equals the smallest column, then row."""
-        return [(int(best) % self._ratio, int(best) // self._ratio) for best in self._sum.argmax(axis=1)]
+        return [(int(best) % self._ratio, int(best) // self._ratio) for best in sums[0].argmax(axis=1)]
 
 
 def _reached(window: Window, before: int, after: int) -> Mask:
@@ -212,17 +250,6 @@ def _mean_of_defined(values: Float64) -> Float64:
     defined = np.isfinite(values)
     count = np.count_nonzero(defined, axis=-1)
     return np.asarray(np.where(count, values.sum(axis=-1, where=defined) / np.maximum(count, 1), np.nan))
-
-
-def _covariances(image: Float64, valid: Mask) -> Float32:
-    """Covariance of the bands in each block, 0 where a pixel is not valid: (block row, block col, bands, bands).
-
-    Single precision is enough for a map, and these are kept for the whole scene.
-    """
-    block = formulas.blocks(image, BLOCK, BLOCK)
-    centred = block - block.mean(axis=-1, keepdims=True)
-    known = formulas.whole_blocks(valid, BLOCK, BLOCK)
-    return np.asarray(centred @ centred.swapaxes(-1, -2) / block.shape[-1] * known[..., None, None], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -275,27 +302,16 @@ class Product:
         if not rows.stop or not cols.stop:
             raise UsageError(f"{pan.shape[0]} x {pan.shape[1]} pixels are less than one block of {grain}")
         ms = Cropped(ms, slice(0, rows.stop // ratio), slice(0, cols.stop // ratio))
-        return cls(
-            Held(Cropped(fused, rows, cols)),
-            Held(Cropped(pan, rows, cols)),
-            ms,
-            Cropped(exp, rows, cols) if exp else derived.Expanded(ms, ratio, phase),
-            ratio,
-            phase,
-            tuple(gains),
-        )
+        exp = Cropped(exp, rows, cols) if exp else derived.Expanded(ms, ratio, phase)
+        return cls(Cropped(fused, rows, cols), Cropped(pan, rows, cols), ms, exp, ratio, phase, tuple(gains))
 
     @property
     def size(self) -> tuple[int, int]:
         return self.pan.shape
 
     @cached_property
-    def pan_low(self) -> derived.Expanded:
-        return derived.Expanded(derived.Reduced(self.pan, self.ratio), self.ratio, self.phase)
-
-    @cached_property
-    def blurred(self) -> derived.Filtered:
-        return derived.blurred(self.fused, self.ratio, self.gains)
+    def mtf(self) -> list[npt.NDArray[np.complex128]]:
+        return derived.spectra([mtf.kernel(self.ratio, gain) for gain in self.gains])
 
 
 def full(
@@ -310,6 +326,7 @@ def full(
     maps: bool = False,
     strict: bool = False,
     tile: int | tuple[int, int] = TILE,
+    threads: int = 1,
     on_tile: OnTile = lambda done, total: None,
 ) -> FullReport:
     """Judge a product `fused` by the `pan` (one band) and the `ms` nested in it.
@@ -317,21 +334,19 @@ def full(
     `gains`: the MS camera's MTF at its Nyquist frequency, one a band. `phase`: MS sample i lies on PAN index
     ratio * i + phase (`interpolation.toolbox_phase` for published numbers, `area_phase` for georeferenced pairs).
     `exp`: the MS at PAN scale, where a file brings its own. `metrics`: of FULL and OPTIONAL. `strict`: undefined
-    blocks make the score NaN, as in the toolbox. Images are cut to whole blocks first. Raises UsageError.
+    blocks make the score NaN, as in the toolbox. `threads` change nothing but the time. Images are cut to whole blocks
+    first. Raises UsageError.
     """
     unknown = set(metrics) - {*FULL, *OPTIONAL}
     if not metrics or unknown:
         raise UsageError(f"metrics {sorted(metrics)}: choose from {', '.join((*FULL, *OPTIONAL))}")
     product = Product.of(fused, pan, ms, gains, phase, exp)
     needed = {*metrics, *(factor for name in metrics for factor in PRODUCTS.get(name, ()))}
-    at_pan_scale = _Pass(product, needed, maps, strict)
-    if needed - set(REPROJECTION):
-        at_pan_scale.run(tile, on_tile)
-    scores, found = at_pan_scale.scores(), at_pan_scale.maps()
+    scores, found = _at_pan_scale(product, needed - set(REPROJECTION), maps, strict, tile, threads, on_tile)
     phases: list[tuple[int, int]] = []
     if needed & set(REPROJECTION):
-        phases = best_phases(product)
-        scores |= _reprojected(product, phases, needed, strict)
+        phases = best_phases(product, threads)
+        scores |= _reprojected(product, phases, needed, strict, threads)
     published = {name: score.published(strict) for name, score in scores.items()}
     published |= {name: _combined(published, name) for name in PRODUCTS if name in metrics}
     found |= {name: (1 - found[a]) * (1 - found[b]) for name, (a, b) in PRODUCTS.items() if a in found and b in found}
@@ -350,106 +365,108 @@ def full(
 
 @dataclass(eq=False)
 class View:
-    """One tile of a product, seen as the metrics need it; each image is made once, and only if asked for."""
+    """One tile of a product as the metrics need it. What several of them need is made once, and only if asked for;
+    `size` is the side of the blocks."""
 
     product: Product
     tile: Tile
+    size: int = BLOCK
+
+    def __post_init__(self) -> None:
+        self._fused, self._pan = Held(self.product.fused), Held(self.product.pan)
 
     @cached_property
-    def core(self) -> Tile:
-        return Tile(*(Span(s.start, s.stop, s.start, s.stop) for s in (self.tile.rows, self.tile.cols)))
-
-    @cached_property
-    def exp(self) -> Pixels:
+    def _exp(self) -> Pixels:
         return pixels(self.product.exp, *self.tile.core)
 
-    @cached_property
-    def low(self) -> Window:
-        """PAN brought down to the MS and up again, EXP."""
-        return Window.of(self.core, self.product.size, self.product.pan_low.read(*self.tile.core), self.exp)
-
-    @cached_property
     def consistency(self) -> Window:
         """EXP, and the product as the MS camera sees it."""
-        return Window.of(self.core, self.product.size, self.exp, self.product.blurred.read(*self.tile.core))
+        core = Tile(*(Span(s.start, s.stop, s.start, s.stop) for s in (self.tile.rows, self.tile.cols)))
+        blurred = derived.Filtered(self._fused, self.product.mtf).read(*self.tile.core)
+        return Window.of(core, self.product.size, self._exp, blurred)
 
     @cached_property
-    def high(self) -> Window:
+    def low(self) -> Moments:
+        """Blocks of EXP, and of the PAN brought down to the MS and up again."""
+        reduced_pan = derived.Reduced(self._pan, self.product.ratio)
+        pan = derived.Expanded(reduced_pan, self.product.ratio, self.product.phase).read(*self.tile.core)
+        return self._moments(self._exp, pan)
+
+    @cached_property
+    def high(self) -> Moments:
+        """Blocks of the product and the PAN."""
+        return self._moments(self._fused.read(*self.tile.core), self._pan.read(*self.tile.core))
+
+    def around(self) -> Window:
         """PAN and product, with the margin of the tile."""
-        pan, fused = (pixels(image, *self.tile.read) for image in (self.product.pan, self.product.fused))
+        pan, fused = (pixels(image, *self.tile.read) for image in (self._pan, self._fused))
         return Window.of(self.tile, self.product.size, pan, fused)
 
-
-class _Pass:
-    """The metrics at PAN scale that one pass gives."""
-
-    def __init__(self, product: Product, needed: Collection[str], maps: bool, strict: bool) -> None:
-        self._product, self._maps = product, maps
-        bands = product.fused.bands
-        # those that read widely come first: narrow reads of product and PAN are then served from what is held
-        self._consistency = Hypercomplex() if "D_lambda_K" in needed else None
-        self._blocks = Blocks(bands, strict=strict) if {"D_lambda", "D_s"} & set(needed) else None
-        self._regression = Regression(bands, maps) if "D_s_R" in needed else None
-        self._detail = Detail(product.ratio) if "D_rho" in needed else None
-
-    def run(self, tile: int | tuple[int, int], on_tile: OnTile) -> None:
-        margin = (self._detail.before, self._detail.after) if self._detail else (0, 0)
-        todo = tiles(self._product.size, tile, BLOCK, *margin)
-        for done, one in enumerate(todo, 1):
-            self._add(View(self._product, one))
-            on_tile(done, len(todo))
-
-    def _add(self, view: View) -> None:
-        if self._consistency:
-            self._consistency.add(view.consistency)
-        if self._blocks:
-            self._blocks.add(view.low, view.high)
-        if self._regression:
-            self._regression.add(view.high)
-        if self._detail:
-            self._detail.add(view.high)
-
-    def scores(self) -> dict[str, Score]:
-        families = (self._blocks, self._regression, self._detail)
-        scores = {name: score for family in families if family for name, score in family.scores().items()}
-        if self._consistency:
-            q2n = self._consistency.scores()["Q2n"]
-            scores["D_lambda_K"] = replace(q2n, value=None if q2n.value is None else 1 - q2n.value)
-        return scores
-
-    def maps(self) -> dict[str, Float64]:
-        if not self._maps:
-            return {}
-        maps: dict[str, Float64 | None] = {}
-        if self._blocks:
-            maps |= {name: blocks.values for name, blocks in self._blocks.maps.items()}
-        if self._consistency and self._consistency.map.values is not None:
-            maps["D_lambda_K"] = 1 - self._consistency.map.values
-        if self._regression:
-            maps["D_s_R"] = self._regression.map().values
-        if self._detail:
-            maps["D_rho"] = self._detail.map.values
-        return {name: values for name, values in maps.items() if values is not None}
+    def _moments(self, bands: tuple[npt.NDArray[Any], Mask], pan: tuple[npt.NDArray[Any], Mask]) -> Moments:
+        block = formulas.joined_blocks(bands[0], pan[0], self.size, self.size)
+        return formulas.moments(block, formulas.known_blocks(bands[1] & pan[1], self.size, self.size))
 
 
-def best_phases(product: Product) -> list[tuple[int, int]]:
+class FullFamily(Margins, Protocol):
+    """Metrics at PAN scale that share sums, and their maps."""
+
+    def measure(self, view: View) -> Sums: ...
+
+    def scores(self, sums: Sums) -> dict[str, Score]: ...
+
+    def maps(self, sums: Sums) -> dict[str, Float64]: ...
+
+
+def _at_pan_scale(
+    product: Product, needed: Collection[str], maps: bool, strict: bool,
+    tile: int | tuple[int, int], threads: int, on_tile: OnTile,
+) -> tuple[dict[str, Score], dict[str, Float64]]:  # fmt: skip
+    """The metrics at PAN scale, in one pass, and their maps."""
+    made: dict[str, Callable[[], FullFamily]] = {  # what reads widely comes first: the others are served from that
+        "D_lambda_K": lambda: Consistency(product.size),
+        "D_lambda D_s": lambda: Blocks(product.size, strict=strict),
+        "D_s_R": lambda: Regression(product.size, maps),
+        "D_rho": lambda: Detail(product.size, product.ratio),
+    }
+    families = [make() for names, make in made.items() if set(names.split()) & set(needed)]
+
+    def measure(one: Tile) -> list[Sums]:
+        view = View(product, one)
+        return [family.measure(view) for family in families]
+
+    totals = gather(measure, tiles(product.size, tile, BLOCK, *margins(families)), threads, on_tile)
+    scores: dict[str, Score] = {}
+    found: dict[str, Float64] = {}
+    for family, sums in zip(families, totals, strict=True):
+        scores |= family.scores(sums)
+        found |= family.maps(sums) if maps else {}
+    return scores, found
+
+
+def best_phases(product: Product, threads: int) -> list[tuple[int, int]]:
     """(row, col) on which each MS band is best met by decimation: one pass over the MS, the PAN filtered as band 1."""
     kernel = derived.normalised_kernel(product.ratio, product.gains[0])
-    phases = derived.Phases(derived.Filtered(product.pan, [kernel]), product.ratio)
-    best = BestPhase(product.ms.bands, product.ratio)
-    for one in tiles(product.ms.shape, MS_TILE, BLOCK, best.before, best.after):
-        best.add(Window.of(one, product.ms.shape, pixels(product.ms, *one.read), phases.read(*one.read)))
-    return best.phases()
+    phases = derived.Phases(derived.Filtered(product.pan, derived.spectra([kernel])), product.ratio)
+    best = BestPhase(product.ratio)
+
+    def measure(one: Tile) -> list[Sums]:
+        window = Window.of(one, product.ms.shape, pixels(product.ms, *one.read), phases.read(*one.read))
+        return [best.measure(window)]
+
+    (sums,) = gather(measure, tiles(product.ms.shape, MS_TILE, BLOCK, best.before, best.after), threads)
+    return best.phases(sums)
 
 
 def _reprojected(
-    product: Product, phases: Sequence[tuple[int, int]], needed: Collection[str], strict: bool
+    product: Product, phases: Sequence[tuple[int, int]], needed: Collection[str], strict: bool, threads: int
 ) -> dict[str, Score]:
     """The product brought back to the MS and compared with it, in one pass over the MS."""
-    kernels = [derived.normalised_kernel(product.ratio, gain) for gain in product.gains]
+    kernels = derived.spectra([derived.normalised_kernel(product.ratio, gain) for gain in product.gains])
     back = derived.Decimated(derived.Filtered(product.fused, kernels), product.ratio, phases)
     names = {name: metric for name, metric in REPROJECTION.items() if name in needed}
-    report = reduced(product.ms, back, product.ratio, metrics=list(names.values()), strict=strict, tile=MS_TILE)
+    report = reduced(
+        product.ms, back, product.ratio, metrics=list(names.values()), strict=strict, tile=MS_TILE, threads=threads
+    )
     return {name: report.scores[metric] for name, metric in names.items()}
 
 

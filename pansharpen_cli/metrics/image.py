@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,7 +24,10 @@ class Image(Protocol):
     def shape(self) -> tuple[int, int]: ...
 
     def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
-        """(bands, row, col), any real type, and `valid` (row, col), True where there is data."""
+        """(bands, row, col), any real type, and `valid` (row, col), True where there is data.
+
+        Where a metric is given several threads, they read at the same time; `Locked` helps an image that cannot.
+        """
         ...
 
 
@@ -80,6 +84,18 @@ class Cropped:
         )  # fmt: skip
 
 
+class Locked:
+    """An image that is read by one thread at a time; images of one file share the `lock`."""
+
+    def __init__(self, image: Image, lock: Lock) -> None:
+        self._image, self._lock = image, lock
+        self.bands, self.shape = image.bands, image.shape
+
+    def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
+        with self._lock:
+            return self._image.read(rows, cols)
+
+
 class Held:
     """An image that answers from the window it read last where it can: metrics of one tile share one read."""
 
@@ -127,13 +143,13 @@ BORDERS: dict[str, Callable[[npt.NDArray[np.intp], int], npt.NDArray[np.intp]]] 
 def pixels_beyond(image: Image, rows: slice, cols: slice, border: str) -> Pixels:
     """A window that may reach beyond the image; of far edges only the pixels that stand in it are read."""
     places = [BORDERS[border](np.arange(s.start, s.stop), n) for s, n in zip((rows, cols), image.shape, strict=True)]
+    if all(place[0] == s.start and place[-1] == s.stop - 1 for place, s in zip(places, (rows, cols), strict=True)):
+        return pixels(image, rows, cols)  # wholly inside
     used = [np.unique(place) for place in places]
     pieces = [[pixels(image, row, col) for col in _runs(used[1])] for row in _runs(used[0])]
     data = np.concatenate([np.concatenate([piece.data for piece in row], axis=2) for row in pieces], axis=1)
     valid = np.concatenate([np.concatenate([piece.valid for piece in row], axis=1) for row in pieces], axis=0)
     row, col = (np.searchsorted(have, place) for have, place in zip(used, places, strict=True))
-    if all(np.array_equal(have, place) for have, place in zip(used, places, strict=True)):
-        return Pixels(data, valid)  # wholly inside
     return Pixels(data[:, row[:, None], col], valid[row[:, None], col])
 
 

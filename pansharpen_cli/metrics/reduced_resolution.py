@@ -24,11 +24,13 @@ from pansharpen_cli.metrics.streaming import (
     OnTile,
     Scatter,
     Score,
+    Sums,
     Window,
+    gather,
     margins,
     tiles,
 )
-from pansharpen_cli.tiling import Span
+from pansharpen_cli.tiling import Span, Tile
 
 NORMALISED_PEAK = 1.5
 """Fractional data that stay below this are not DN."""
@@ -42,19 +44,14 @@ class Angle:
 
     before = after = 0
 
-    def __init__(self) -> None:
-        self._sum, self._count, self._invalid = 0.0, 0, 0
-
-    def add(self, window: Window) -> None:
+    def measure(self, window: Window) -> Sums:
         core = window.around()
         angle, lit = formulas.spectral_angle(core.reference, core.fused)
-        self._sum += float(angle[lit].sum())
-        self._count += int(np.count_nonzero(lit))
-        self._invalid += core.invalid
+        return float(angle[lit].sum()), int(np.count_nonzero(lit)), core.invalid
 
-    def scores(self) -> dict[str, Score]:
-        value = float(np.degrees(self._sum / self._count)) if self._count else nan
-        return {"SAM": Score(value, self._count, self._invalid)}
+    def scores(self, sums: Sums) -> dict[str, Score]:
+        total, count, invalid = sums
+        return {"SAM": Score(float(np.degrees(total / count)) if count else nan, count, invalid)}
 
 
 class Errors:
@@ -62,22 +59,19 @@ class Errors:
 
     before = after = 0
 
-    def __init__(self, bands: int, ratio: int, maxval: float | None) -> None:
+    def __init__(self, ratio: int, maxval: float | None) -> None:
         self._ratio, self._maxval = ratio, maxval
-        self._squares, self._sum = np.zeros(bands), np.zeros(bands)
-        self._count, self._invalid = 0, 0
 
-    def add(self, window: Window) -> None:
+    def measure(self, window: Window) -> Sums:
         core = window.around()  # zero in both images where invalid: adds nothing
-        self._squares += ((core.reference - core.fused) ** 2).sum(axis=(1, 2))
-        self._sum += core.reference.sum(axis=(1, 2))
-        self._count += int(np.count_nonzero(core.valid))
-        self._invalid += core.invalid
+        squares = ((core.reference - core.fused) ** 2).sum(axis=(1, 2))
+        return squares, core.reference.sum(axis=(1, 2)), core.valid.size - core.invalid, core.invalid
 
     @np.errstate(divide="ignore", invalid="ignore")
-    def scores(self) -> dict[str, Score]:
-        mse, mean = self._squares / self._count, self._sum / self._count
-        known = Score(nan, self._count, self._invalid)
+    def scores(self, sums: Sums) -> dict[str, Score]:
+        squares, total, count, invalid = sums
+        mse, mean = np.divide(squares, count), np.divide(total, count)
+        known = Score(nan, count, invalid)
         ergas = 100 / self._ratio * np.sqrt((mse / mean**2).mean())
         return {
             "ERGAS": replace(known, value=float(ergas), reason="" if mean.all() else "a band of gt is zero on average"),
@@ -98,63 +92,55 @@ class Correlation:
 
     before = after = 0
 
-    def __init__(self, bands: int) -> None:
-        self._bands = bands
-        self._scatter = Scatter(2 * bands)
-        self._invalid = 0
-
-    def add(self, window: Window) -> None:
+    def measure(self, window: Window) -> Sums:
         core = window.around()
-        self._scatter.add(np.concatenate([core.reference, core.fused]), core.valid)
-        self._invalid += core.invalid
+        return Scatter.of(np.concatenate([core.reference, core.fused]), core.valid), core.invalid
 
     @np.errstate(divide="ignore", invalid="ignore")
-    def scores(self) -> dict[str, Score]:
-        energy = np.diag(self._scatter.matrix)
-        common = np.diag(self._scatter.matrix, self._bands)
-        bands = common / np.sqrt(energy[: self._bands] * energy[self._bands :])
+    def scores(self, sums: Sums) -> dict[str, Score]:
+        scatter, invalid = sums
+        number = len(scatter.mean) // 2
+        energy = np.diag(scatter.matrix)
+        bands = np.diag(scatter.matrix, number) / np.sqrt(energy[:number] * energy[number:])
         reason = "" if energy.all() else "a band is constant"
-        return {"CC": Score(float(bands.mean()), self._scatter.count, self._invalid, 0, tuple(bands.tolist()), reason)}
+        return {"CC": Score(float(bands.mean()), scatter.count, invalid, 0, tuple(bands.tolist()), reason)}
 
 
 class _MeanOfMap:
     """Mean over all positions whose window is valid, then over bands."""
 
-    def __init__(self, name: str, bands: int, size: int, quality: Callable[[Float64, Float64], Float64]) -> None:
+    def __init__(self, name: str, size: int, quality: Callable[[Float64, Float64], Float64]) -> None:
         self._name, self._size, self._quality = name, size, quality
         self.before, self.after = 0, size - 1
-        self._sum, self._count, self._invalid = np.zeros(bands), 0, 0
 
-    def add(self, window: Window) -> None:
+    def measure(self, window: Window) -> Sums:
         seen = window.around(self.before, self.after)
         known = formulas.whole(seen.valid, self._size)
-        for band, (x, y) in enumerate(zip(seen.reference, seen.fused, strict=True)):
-            self._sum[band] += self._quality(x, y).sum(where=known)
-        self._count += int(np.count_nonzero(known))
-        self._invalid += int(known.size - np.count_nonzero(known))
+        bands = [self._quality(*pair).sum(where=known) for pair in zip(seen.reference, seen.fused, strict=True)]
+        count = int(np.count_nonzero(known))
+        return np.array(bands), count, known.size - count
 
-    def scores(self) -> dict[str, Score]:
-        if not self._count:
+    def scores(self, sums: Sums) -> dict[str, Score]:
+        total, count, invalid = sums
+        if not count:
             reason = f"no valid window of {self._size} x {self._size} pixels"
-            return {self._name: Score(nan, 0, self._invalid, reason=reason)}
-        bands = self._sum / self._count
-        return {self._name: Score(float(bands.mean()), self._count, self._invalid, 0, tuple(bands.tolist()))}
+            return {self._name: Score(nan, 0, invalid, reason=reason)}
+        bands = total / count
+        return {self._name: Score(float(bands.mean()), count, invalid, 0, tuple(bands.tolist()))}
 
 
 class Similarity(_MeanOfMap):
     """SSIM: structural similarity, 11 x 11 Gaussian windows (Wang 2004)."""
 
-    def __init__(self, bands: int, maxval: float) -> None:
-        super().__init__(
-            "SSIM", bands, formulas.SSIM_TAPS, lambda x, y: formulas.ssim_map(x / maxval, y / maxval)
-        )  # fmt: skip
+    def __init__(self, maxval: float) -> None:
+        super().__init__("SSIM", formulas.SSIM_TAPS, lambda x, y: formulas.ssim_map(x / maxval, y / maxval))
 
 
 class SlidingQuality(_MeanOfMap):
     """QAVE: UIQI of all 32 x 32 windows (Wang and Bovik 2002)."""
 
-    def __init__(self, bands: int) -> None:
-        super().__init__("QAVE", bands, BLOCK, lambda x, y: formulas.sliding_uiqi(x, y, BLOCK))
+    def __init__(self) -> None:
+        super().__init__("QAVE", BLOCK, lambda x, y: formulas.sliding_uiqi(x, y, BLOCK))
 
 
 class Edges:
@@ -165,11 +151,7 @@ class Edges:
 
     before = after = 1
 
-    def __init__(self) -> None:
-        self._common, self._energy = 0.0, np.zeros(2)
-        self._count, self._invalid = 0, 0
-
-    def add(self, window: Window) -> None:
+    def measure(self, window: Window) -> Sums:
         seen = window.around(1, 1)
         rows, cols = (
             (np.arange(span.read_start, span.read_stop) % (n - 1) != 0) if n > 1 else np.zeros(1, bool)
@@ -179,69 +161,86 @@ class Edges:
         core = seen.tile.inner
         surrounded = np.pad(seen.valid | ~kept, 1, constant_values=True)
         known = (formulas.whole(surrounded, 3) & kept)[core]
+        products = np.zeros(3)
         for bands in zip(seen.reference, seen.fused, strict=True):
             truth, fused = (formulas.sobel_magnitude(np.pad(band * kept, 1))[core] * known for band in bands)
-            self._common += float((truth * fused).sum())
-            self._energy += (truth**2).sum(), (fused**2).sum()
-        self._count += int(np.count_nonzero(known))
-        self._invalid += int(np.count_nonzero(kept[core] & ~known))
+            products += (truth * fused).sum(), (truth**2).sum(), (fused**2).sum()
+        return products, int(np.count_nonzero(known)), int(np.count_nonzero(kept[core] & ~known))
 
     @np.errstate(divide="ignore", invalid="ignore")
-    def scores(self) -> dict[str, Score]:
-        value = float(self._common / np.sqrt(self._energy.prod()))
-        reason = "" if self._energy.all() or not self._count else "an image has no edges"
-        return {"SCC": Score(value, self._count, self._invalid, reason=reason)}
+    def scores(self, sums: Sums) -> dict[str, Score]:
+        (common, *energy), count, invalid = sums
+        value = float(common / np.sqrt(np.prod(energy)))
+        reason = "" if all(energy) or not count else "an image has no edges"
+        return {"SCC": Score(value, count, invalid, reason=reason)}
 
 
 class Hypercomplex:
-    """Q2n of blocks, one every `shift` pixels; the last ones are completed by mirroring (Garzelli and Nencini 2009)."""
+    """Q2n of blocks, one every `shift` pixels; the last ones are completed by mirroring (Garzelli and Nencini 2009).
+
+    `shape` is the image's. Its `map` is filled while tiles are measured.
+    """
 
     before = 0
 
-    def __init__(self, maxval: float | None = None, size: int = BLOCK, shift: int = BLOCK) -> None:
+    def __init__(
+        self, shape: tuple[int, int], maxval: float | None = None, size: int = BLOCK, shift: int = BLOCK
+    ) -> None:
         self._maxval, self._size, self._shift = maxval, size, shift
         self.after = size - shift
-        self.map = BlockMap(shift)
-        self._sum, self._count, self._invalid, self._flat = 0.0, 0, 0, 0
-        self._peak, self._fractional, self._too_small = 0.0, False, False
+        self.map = BlockMap(shape, shift)
 
-    def add(self, window: Window) -> None:
+    def measure(self, window: Window) -> Sums:
         seen = window.around(0, self.after)
-        self._peak = max(self._peak, float(np.abs(seen.reference).max()))
-        if self._peak <= NORMALISED_PEAK:
-            self._fractional |= bool((seen.reference % 1).any())
+        bright, fractional = _scale(seen.reference)
         lacking = [self._lacking(span, n) for span, n in zip(
             (seen.tile.rows, seen.tile.cols), seen.valid.shape, strict=True)]  # fmt: skip
         if any(short > have for short, have in zip(lacking, seen.valid.shape, strict=True)):
-            self._too_small = True  # only where the image is smaller than a block: the toolbox stops
-            return
-        beyond = [(0, short) for short in lacking]
-        quality, flat = formulas.q2n(self._blocks(seen.reference, beyond), self._blocks(seen.fused, beyond))
-        known = formulas.whole_blocks(np.pad(seen.valid, beyond, mode="symmetric"), self._size, self._shift)
-        self.map.put(window.tile, window.size, np.where(known, quality, np.nan))
-        self._sum += float(quality.sum(where=known))
-        self._count += int(np.count_nonzero(known))
-        self._invalid += int(np.count_nonzero(~known))
-        self._flat += int(np.count_nonzero(flat & known))
+            return 0.0, 0, 0, 0, bright, fractional, 1  # an image smaller than a block: the toolbox stops
+        quality, flat, known = self._quality(seen, [(0, short) for short in lacking])
+        self.map.put(window.tile, np.where(known, quality, np.nan))
+        count = int(np.count_nonzero(known))
+        flat &= known
+        return (
+            float(quality.sum(where=known)), count, known.size - count, int(np.count_nonzero(flat)),
+            bright, fractional, 0,
+        )  # fmt: skip
 
-    def _blocks(self, image: Float64, beyond: list[tuple[int, int]]) -> Float64:
-        padded = np.pad(formulas.to_uint16(image), [(0, 0), *beyond], mode="symmetric")
-        return formulas.blocks(padded, self._size, self._shift)
+    def _quality(self, seen: Window, beyond: list[tuple[int, int]]) -> tuple[Float64, Mask, Mask]:
+        """Q2n of the blocks, which are flat, and which are valid throughout."""
+        reference, fused, valid = seen.reference, seen.fused, seen.valid
+        if any(short for _, short in beyond):
+            reference, fused = (np.pad(image, [(0, 0), *beyond], mode="symmetric") for image in (reference, fused))
+            valid = np.pad(valid, beyond, mode="symmetric")
+        block = formulas.joined_blocks(reference, fused, self._size, self._shift)
+        formulas.to_uint16(block)
+        moments = formulas.moments(block, formulas.known_blocks(valid, self._size, self._shift))
+        n = self._size**2
+        quality, flat = formulas.q2n(moments.mean, moments.scatter / n, n)
+        return quality, flat, moments.pixels == n
 
     def _lacking(self, span: Span, have: int) -> int:
         """Pixels to add so that all blocks that start in the core are complete."""
         blocks = -(-(span.stop - span.start) // self._shift)
         return max((blocks - 1) * self._shift + self._size - have, 0)
 
-    def scores(self) -> dict[str, Score]:
-        known = Score(nan, self._count, self._invalid, self._flat)
-        if self._fractional and self._peak <= NORMALISED_PEAK and (self._maxval or 0) <= NORMALISED_PEAK:
+    def scores(self, sums: Sums) -> dict[str, Score]:
+        total, count, invalid, flat, bright, fractional, too_small = sums
+        known = Score(nan, count, invalid, flat)
+        if fractional and not bright and (self._maxval or 0) <= NORMALISED_PEAK:
             reason = "the data look normalised, and Q2n rounds to whole DN; give maxval and data in DN"
             return {"Q2n": replace(known, value=None, reason=reason)}
-        if not self._count:
-            reason = "the image is too small for a block" if self._too_small else "no block is valid throughout"
+        if not count:
+            reason = "the image is too small for a block" if too_small else "no block is valid throughout"
             return {"Q2n": replace(known, reason=reason)}
-        return {"Q2n": replace(known, value=self._sum / self._count)}
+        return {"Q2n": replace(known, value=total / count)}
+
+
+def _scale(image: Float64) -> tuple[bool, bool]:
+    """Whether an image has values too large for normalised data, and, if it has none, fractional ones."""
+    some = image[:, ::BLOCK, ::BLOCK]  # a few tell it of nearly all images
+    bright = any((np.abs(part) > NORMALISED_PEAK).any() for part in (some, image))
+    return bright, not bright and bool((image % 1).any())
 
 
 REDUCED: tuple[str, ...] = ("SAM", "ERGAS", "PSNR", "SSIM", "SCC", "QAVE", "Q2n", "CC", "RMSE")
@@ -275,45 +274,49 @@ def reduced(
     shift: int = BLOCK,
     strict: bool = False,
     tile: int | tuple[int, int] = TILE,
+    threads: int = 1,
     on_tile: OnTile = lambda done, total: None,
 ) -> ReducedReport:
     """Compare `fused` with its truth `gt` in one pass over tiles.
 
     `ratio` PAN pixels make one MS pixel; `maxval`: the largest DN of the sensor (2047 for 11 bits), which PSNR and SSIM
     need; `cut`: the toolbox's crop, as in PRESETS; `shift`: pixels between the blocks of Q2n. Invalid pixels of either
-    image are left out. `strict`: infinite and undefined values stay, as in the toolbox. Raises UsageError.
+    image are left out. `strict`: infinite and undefined values stay, as in the toolbox. `threads` change nothing but
+    the time. Raises UsageError.
     """
     _check(gt, fused, metrics)
     gt, fused = trimmed(gt, cut), trimmed(fused, cut)
-    families = _families(metrics, gt.bands, ratio, maxval, shift)
-    todo = tiles(gt.shape, tile, lcm(BLOCK, shift), *margins(families))
-    for done, one in enumerate(todo, 1):
+    families = _families(metrics, gt.shape, ratio, maxval, shift)
+
+    def measure(one: Tile) -> list[Sums]:
         window = Window.of(one, gt.shape, pixels(gt, *one.read), pixels(fused, *one.read))
-        for family in families:
-            family.add(window)
-        on_tile(done, len(todo))
+        return [family.measure(window) for family in families]
+
+    todo = tiles(gt.shape, tile, lcm(BLOCK, shift), *margins(families))
     scores: dict[str, Score] = {}
-    for family in families:
-        scores |= family.scores()
+    for family, sums in zip(families, gather(measure, todo, threads, on_tile), strict=True):
+        scores |= family.scores(sums)
     if "SSIM" in metrics and maxval is None:
         scores["SSIM"] = Score(None, 0, reason="SSIM needs maxval, the largest DN")
     q2n = next((family for family in families if isinstance(family, Hypercomplex)), None)
-    maps = {"Q2n": q2n.map.values} if q2n and q2n.map.values is not None else {}
+    maps = {"Q2n": q2n.map.values} if q2n else {}
     chosen = {name: scores[name].published(strict) for name in REDUCED if name in metrics}
     return ReducedReport(chosen, gt.shape, ratio, maxval, cut, maps)
 
 
-def _families(metrics: Collection[str], bands: int, ratio: int, maxval: float | None, shift: int) -> Sequence[Family]:
+def _families(
+    metrics: Collection[str], shape: tuple[int, int], ratio: int, maxval: float | None, shift: int
+) -> Sequence[Family]:
     made: dict[str, Callable[[], Family]] = {
         "SAM": Angle,
-        "ERGAS PSNR RMSE": lambda: Errors(bands, ratio, maxval),
+        "ERGAS PSNR RMSE": lambda: Errors(ratio, maxval),
         "SCC": Edges,
-        "QAVE": lambda: SlidingQuality(bands),
-        "Q2n": lambda: Hypercomplex(maxval, shift=shift),
-        "CC": lambda: Correlation(bands),
+        "QAVE": SlidingQuality,
+        "Q2n": lambda: Hypercomplex(shape, maxval, shift=shift),
+        "CC": Correlation,
     }
     if maxval is not None:
-        made["SSIM"] = lambda: Similarity(bands, maxval)
+        made["SSIM"] = lambda: Similarity(maxval)
     return [make() for names, make in made.items() if set(names.split()) & set(metrics)]
 
 

@@ -81,6 +81,8 @@ class Network(nn.Module):
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         network = super().__new__(cls)
+        if not arguments:  # a copy is being made, which gets its options with all else
+            return network
         given = inspect.signature(cls.__init__).bind(network, *arguments, **options).arguments
         given |= given.pop("options", {})  # of a constructor that passes its options on
         network.__dict__["options"] = {k: v for k, v in given.items() if k not in ("self", "bands", "ratio")}

@@ -22,34 +22,50 @@ from pansharpen_cli.networks.premix import PreMixB
 class PerBand(Network):
     """A network of one band, used for each; `options` are that network's.
 
-    With `intensity` the bands tell each other how much of the PAN they explain together: beside the PAN, the network
-    is guided by the PAN's regression on all bands at MS scale (as GSA's intensity, Aiazzi et al. 2007), expanded. Its
-    weights are the scene statistic "intensity", (1, bands + 1), the constant last.
+    With `modulated` it corrects a `Modulation` rather than the expanded band, and is guided by that one too.
     """
 
     one_band: ClassVar[type[Network]]
 
-    def __init__(self, bands: int, ratio: int = 4, *, intensity: bool = False, **options: Any) -> None:
+    def __init__(self, bands: int, ratio: int = 4, *, modulated: bool = False, **options: Any) -> None:
         super().__init__()
         self.bands, self.ratio = bands, ratio
-        guide = {"guide_bands": 2} if intensity else {}
+        guide = {"guide_bands": 3} if modulated else {}
         self.network = self.one_band(1, ratio, **guide, **options)
-        self.intensity = Intensity(ratio) if intensity else None
+        self.modulation = Modulation(ratio) if modulated else None
         self.halo, self.multiple_of = self.network.halo, self.network.multiple_of
         self.alignment = self.network.alignment
-        if self.intensity:
-            self.halo += self.intensity.halo
+        if self.modulation:
+            self.halo += self.modulation.halo
 
     def fuse(self, pan: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
-        images, bands = ms.shape[:2]
-        guide = torch.cat([pan, self.intensity(pan, ms, pooling)], 1) if self.intensity else pan
-        each_guide = guide.repeat_interleave(bands, dim=0)
-        hrms = self.network.fuse(each_guide, ms.reshape(images * bands, 1, *ms.shape[2:]), _EachBand(pooling, bands))
-        return hrms.reshape(images, bands, *hrms.shape[2:])
+        bands = ms.shape[1]
+        guide = pan.repeat_interleave(bands, dim=0)
+        if self.modulation is None:
+            return self._each_band(guide, ms, pooling)
+        intensity: Tensor
+        modulated: Tensor
+        intensity, modulated = self.modulation(pan, ms, pooling)
+        guide = torch.cat([guide, intensity.repeat_interleave(bands, dim=0), modulated.flatten(0, 1)[:, None]], 1)
+        return modulated + self._each_band(guide, ms, pooling)
+
+    def _each_band(self, guide: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
+        """The network on each band: `guide` (N * bands, guide bands, H, W), `ms` and the result (N, bands, ...)."""
+        bands = ms.shape[1]
+        hrms = self.network.fuse(guide, ms.flatten(0, 1)[:, None], _EachBand(pooling, bands))
+        return hrms.reshape(-1, bands, *hrms.shape[2:])
 
 
-class Intensity(nn.Module):
-    """What the MS bands explain of the PAN, at the PAN grid: (N, 1, H, W)."""
+class Modulation(nn.Module):
+    """Where the PAN is brighter than the bands explain, they are brighter in proportion, above a haze of their own:
+    L_b + (E_b - L_b) (P - L_P) / (I - L_P), as in haze-corrected Brovey (Lolli et al. 2017, IEEE GRSL 14(12)).
+
+    I is the regression of the PAN on the bands and a constant at MS scale, expanded: here the bands, any number of
+    them, work together. L_b is the darkest of a band, L_P what the regression makes of it. Both are global: the
+    statistics "intensity", (1, bands + 1) with the constant last, and "haze", (1, bands).
+    """
+
+    down: Tensor
 
     def __init__(self, ratio: int) -> None:
         super().__init__()
@@ -58,17 +74,32 @@ class Intensity(nn.Module):
         self.register_buffer("down", self.camera.taps(torch.full((1, 1), GAIN))[0], persistent=False)
         self.halo = self.expand.halo
 
-    def forward(self, pan: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
+    def forward(self, pan: Tensor, ms: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
+        """I (N, 1, H, W) and the modulated bands (N, B, H, W)."""
         weights = pooling("intensity", _regression, self.camera.see(pan, self.down), ms)
-        mixed = (ms * weights[:, :-1, None, None]).sum(1, keepdim=True) + weights[:, -1:, None, None]
-        expanded: Tensor = self.expand(mixed)
-        return expanded
-
-    down: Tensor
+        haze = pooling("haze", _darkest, ms)
+        constant = weights[:, -1:]
+        pan_haze = (constant + (weights[:, :-1] * haze).sum(1, keepdim=True))[..., None, None]
+        haze = haze[..., None, None]
+        exp = self.expand(ms)
+        intensity = (exp * weights[:, :-1, None, None]).sum(1, keepdim=True) + constant[..., None, None]
+        least = DARKEST_INTENSITY * (-pan_haze).clamp(min=1)
+        gain = ((pan - pan_haze) / torch.maximum(intensity - pan_haze, least)).clamp(0, HIGHEST_GAIN)
+        return intensity, haze + (exp - haze) * gain
 
 
 RIDGE = 1e-3
-"""Part of the bands' variance that is added to it: they may be alike."""
+"""Part of the bands' variance that is added to it in the regression: they may be alike."""
+DARK_PART = 0.002
+"""Part of a scene's pixels that may be darker than the haze: not the very minimum, which may be a defect."""
+DARKEST_INTENSITY = 0.05
+"""Part of the mean intensity over haze (in network units, standardised, -L_P), below which none is divided by."""
+HIGHEST_GAIN = 8.0
+
+
+def _darkest(ms: Tensor) -> Tensor:
+    """The dark quantile of each band: (N, B, P) -> (N, B)."""
+    return ms.kthvalue(1 + int(DARK_PART * ms.shape[2]), dim=2).values
 
 
 def _regression(pan: Tensor, ms: Tensor) -> Tensor:

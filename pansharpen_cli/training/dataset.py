@@ -1,89 +1,122 @@
-"""Training samples from real scenes by Wald's protocol: each patch has the scene's own MS as its truth."""
+"""Training samples by Wald's protocol: each patch has its scene's own MS as the truth. Drawn when they are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.canvas import ArrayCanvas
-from pansharpen_cli.errors import SceneError
+from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.radiometry import Radiometry, Scaling
+from pansharpen_cli.training.prepare import Prepared
 from pansharpen_cli.wald import ReducedScene
 
 Float32 = npt.NDArray[np.float32]
 
-FLAT = 0.02
-"""A patch whose truth varies by less than this (in units of the scene's own deviation) teaches nothing."""
 
-STRIDE = 0.5
-"""Patches overlap by half; an epoch draws as many as there are."""
+class Sample(NamedTuple):
+    """A patch in network units, or a batch of them with one more axis in front.
 
-
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """A reduced scene in network units, and the upper left corners of its useful patches (in MS pixels)."""
+    `pan` (1, P, P), `ms` (bands, p, p), `gt` (bands, P, P); `gains` (bands,): the MTF of its MS camera.
+    """
 
     pan: Float32
     ms: Float32
     gt: Float32
-    corners: npt.NDArray[np.intp]
+    gains: Float32
 
 
 class Patches:
     """Random patches of many scenes. A batch depends on (seed, step) alone, so that a resumed run goes on exactly."""
 
-    def __init__(self, scenes: Iterable[ReducedScene], radiometry: Radiometry, patch: int, seed: int) -> None:
+    def __init__(
+        self,
+        scenes: Sequence[Prepared],
+        radiometry: Radiometry,
+        patch: int,
+        seed: int,
+        *,
+        bands: int | None = None,
+        turns: bool = True,
+        crops: int = 1,
+    ) -> None:
+        """`patch`: pixels a side of the truth, a multiple of the ratio; `bands`: so many of a scene's bands, drawn at
+        random, for a sample (None: all); `turns`: turned and mirrored at random; `crops`: so many neighbours in a batch
+        are of one scene."""
         self.patch, self.seed = patch, seed
-        self._sources = [_source(scene, radiometry, patch) for scene in scenes]
-        counts = [len(source.corners) for source in self._sources]
-        if not sum(counts):
+        self._scenes, self._radiometry = scenes, radiometry
+        self._bands, self._turns, self._crops = bands, turns, crops
+        counts = np.array([len(scene.corners) for scene in scenes])
+        if not counts.sum():
             raise SceneError(
-                f"no scene has a usable patch of {patch} PAN pixels; give larger scenes or a smaller patch"
+                f"no scene has a usable patch of {patch} MS pixels a side; give larger scenes or another --recipe"
+            )
+        small = next((scene for scene in scenes if 0 < len(scene.corners) < crops), None)
+        if small:
+            raise UsageError(
+                f"--crops-per-scene {crops} finds {len(small.corners)} patches in {small.name}; take fewer"
             )
         self._ends = np.cumsum(counts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def batch(self, step: int, size: int) -> tuple[Float32, Float32, Float32]:
-        """pan (size, 1, P, P), ms (size, bands, p, p), gt (size, bands, P, P), each turned and mirrored at random."""
-        random = np.random.default_rng((self.seed, step))
-        picks = random.integers(len(self), size=size)
-        samples = [self._sample(int(pick), random) for pick in picks]
-        pan, ms, gt = (np.stack(images) for images in zip(*samples, strict=True))
-        return pan, ms, gt
+    def batch(self, step: int, size: int, rank: int = 0, ranks: int = 1) -> Sample:
+        """The batch of `size` patches for a `step`; of several `ranks`, each has its share of every batch."""
+        groups = range(rank, size // self._crops, ranks)
+        randoms = (np.random.default_rng((self.seed, step, group)) for group in groups)
+        samples = (sample for random in randoms for sample in self._group(random))
+        return Sample(*(np.stack(images) for images in zip(*samples, strict=True)))
 
-    def _sample(self, index: int, random: np.random.Generator) -> tuple[Float32, Float32, Float32]:
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        source = self._sources[number]
-        ratio = source.pan.shape[-1] // source.ms.shape[-1]
-        low = self.patch // ratio
-        # any corner near the chosen one: positions are not limited to the stride
-        corner = source.corners[index - self._ends[number]] + random.integers(-(low // 4), low // 4 + 1, size=2)
-        row, col = np.clip(corner, 0, np.array(source.ms.shape[-2:]) - low)
-        fine = slice(row * ratio, (row + low) * ratio), slice(col * ratio, (col + low) * ratio)
-        images = (source.pan[:, *fine], source.ms[:, row : row + low, col : col + low], source.gt[:, *fine])
+    def _group(self, random: np.random.Generator) -> Iterator[Sample]:
+        """Patches of one scene: the first one of all patches alike, so that a large scene is drawn more often."""
+        first = int(random.integers(len(self)))
+        number = int(np.searchsorted(self._ends, first, side="right"))
+        prepared = self._scenes[number]
+        corners = [prepared.corners[first - self._ends[number]]]
+        corners += list(prepared.corners[random.integers(len(prepared.corners), size=self._crops - 1)])
+        scene = prepared.open()
+        order = np.arange(len(scene.band_names))
+        if self._bands:
+            order = random.choice(order, self._bands, replace=False)
+        scaling = Scaling.of(self._radiometry, prepared.moments.of_bands(order.tolist()))
+        gains = np.array([prepared.sensor.gain(scene.band_names[index]) for index in order], np.float32)
+        for corner in corners:
+            pan, ms, gt = self._cut(scene, self._moved(scene, corner, random), order)
+            pan, ms = scaling.to_network(pan, ms)
+            gt = (gt - scaling.offset) / scaling.scale
+            pan, ms, gt = self._turned((pan, ms, gt), scene, random)
+            yield Sample(pan, ms, gt, gains)
+
+    def _moved(
+        self, scene: ReducedScene, corner: npt.NDArray[np.int32], random: np.random.Generator
+    ) -> tuple[int, int]:
+        """A place near a corner: they are not limited to the stride. The corner itself where there would be a gap."""
+        low = self.patch // scene.ratio
+        near = corner + scene.ratio * random.integers(-(low // 4), low // 4 + 1, size=2)
+        row, col = np.clip(near, 0, np.array(scene.valid.shape) - self.patch).tolist()
+        if scene.valid[row : row + self.patch, col : col + self.patch].all():
+            return row, col
+        return int(corner[0]), int(corner[1])
+
+    def _cut(
+        self, scene: ReducedScene, corner: tuple[int, int], order: npt.NDArray[np.intp]
+    ) -> tuple[Float32, Float32, Float32]:
+        fine = tuple(slice(start, start + self.patch) for start in corner)
+        coarse = tuple(slice(s.start // scene.ratio, s.stop // scene.ratio) for s in fine)
+        return scene.pan[:, *fine], scene.ms[:, *coarse][order], scene.gt[:, *fine][order]
+
+    def _turned(
+        self, images: tuple[Float32, Float32, Float32], scene: ReducedScene, random: np.random.Generator
+    ) -> Iterator[Float32]:
         turns, mirror = random.integers(4, size=2).tolist()
-        turned = (np.rot90(image, turns, axes=(1, 2)) for image in images)
-        pan, ms, gt = (np.ascontiguousarray(image[:, :, ::-1] if mirror % 2 else image) for image in turned)
-        return pan, ms, gt
-
-
-def _source(scene: ReducedScene, radiometry: Radiometry, patch: int) -> _Source:
-    canvas = ArrayCanvas.of(scene.pan, scene.ms, scene.valid)
-    scaling = Scaling.of(radiometry, canvas.moments)
-    pan, ms = scaling.to_network(scene.pan, scene.ms)
-    gt = (scene.gt - scaling.offset) / scaling.scale
-    low = patch // scene.ratio
-    step = max(1, int(low * STRIDE))
-    rows, cols = (range(0, size - low + 1, step) for size in ms.shape[1:])
-    corners = [(row, col) for row in rows for col in cols if _useful(scene, gt, row, col, low)]
-    return _Source(pan, ms, gt, np.array(corners, dtype=np.intp).reshape(-1, 2))
-
-
-def _useful(scene: ReducedScene, gt: Float32, row: int, col: int, low: int) -> bool:
-    fine = tuple(slice(start * scene.ratio, (start + low) * scene.ratio) for start in (row, col))
-    return bool(scene.valid[fine].all() and gt[(slice(None), *fine)].std(axis=(1, 2)).max() > FLAT)
+        for image in images:
+            if not self._turns:
+                turned = image
+            elif scene.geometry == "area":
+                turned = np.rot90(image[:, :, :: -1 if mirror % 2 else 1], turns, axes=(1, 2))
+            else:  # only this leaves MS sample i on PAN index ratio * i + ratio / 2
+                turned = image.swapaxes(1, 2) if mirror % 2 else image
+            yield np.ascontiguousarray(turned)

@@ -1,33 +1,34 @@
-"""Training, from the first step to the model folder: read `train` from top to bottom."""
+"""Training, from the first step to the best weights: read `train` from top to bottom."""
 
 from __future__ import annotations
 
+import math
 import os
+import pickle
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pansharpen_cli.backends.torch_backend import TorchBackend
-from pansharpen_cli.errors import ModelError
-from pansharpen_cli.evaluation import Scores, score
+from pansharpen_cli.concurrency import ahead
+from pansharpen_cli.errors import ModelError, UsageError
 from pansharpen_cli.networks.network import Network
-from pansharpen_cli.radiometry import Radiometry
 from pansharpen_cli.training.dataset import Patches
+from pansharpen_cli.training.learner import Learner
+from pansharpen_cli.training.parallel import Workers
 from pansharpen_cli.training.recipes import Recipe
-from pansharpen_cli.wald import ReducedScene
+from pansharpen_cli.training.validation import Scores
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": nn.functional.l1_loss,
     "mse": nn.functional.mse_loss,
 }
-
-LONGEST_STEP = 1.0
-"""Norm to which gradients are clipped: adaptive kernels with random signs take off otherwise."""
 
 
 @dataclass(frozen=True)
@@ -37,79 +38,131 @@ class Progress:
     step: int
     steps: int
     loss: float
+    lr: float
     images_per_second: float
     scores: Scores | None = None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights that validated best so far, after so many steps."""
+
+    weights: Mapping[str, Tensor]
+    scores: Scores
+    step: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how to train, beside the recipe.
+
+    Every `every` steps it validates and saves its `state`, from which a killed run goes on exactly; `early_stop`
+    validations without improvement end it (0: none do). `crops` neighbours in a batch are of one scene and share their
+    global values. `terms`: what a run must have in common with the one that left the state.
+    """
+
+    steps: int
+    every: int
+    seed: int
+    state: Path
+    early_stop: int = 0
+    crops: int = 1
+    compiled: bool = False
+    terms: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train(
     network: Network,
     patches: Patches,
-    validation: Sequence[ReducedScene],
-    radiometry: Radiometry,
     recipe: Recipe,
-    *,
-    steps: int,
-    every: int,
-    state: Path,
+    plan: Plan,
+    validate: Callable[[Mapping[str, Tensor]], Scores],
     where: torch.device,
+    *,
+    workers: Workers | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
-) -> tuple[dict[str, Tensor], Scores]:
-    """Train `network` for `steps` batches and return the weights that validated best, with their scores.
-
-    Every `every` steps it validates on whole scenes and saves its `state`, from which a killed run goes on exactly.
-    """
-    backend = TorchBackend(network, recipe.patch, where)  # also moves the network to its device
+    on_best: Callable[[Best], None] = lambda best: None,
+) -> Best:
+    """Train `network` and return the weights that validated best. Of several `workers` the first validates."""
+    workers = workers or Workers()
+    learner = workers.together(Learner(network.to(where), plan.crops))
+    if plan.compiled:
+        learner.compile(dynamic=False)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.lr)
-    epochs = steps * recipe.batch / len(patches)
+    epochs = plan.steps * recipe.batch / len(patches)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: recipe.schedule(step * recipe.batch / len(patches), epochs)
     )
-    first, best = _resume(state, network, optimizer, schedule)
-    for step in range(first, steps):
-        began = time.perf_counter()
+    first, best = _resume(plan, network, optimizer, schedule)
+    batches = (patches.batch(step, recipe.batch, workers.rank, workers.count) for step in range(first, plan.steps))
+    began = time.perf_counter()
+    for step, batch in enumerate(ahead(batches), start=first):
+        if best and plan.early_stop and step - best.step >= plan.early_stop * plan.every:
+            break
+        # what is random in a step follows from it alone: no state of a generator need be kept
+        torch.manual_seed(int(np.random.SeedSequence((plan.seed, step, workers.rank)).generate_state(1)[0]))
         network.train()
-        pan, ms, gt = (torch.from_numpy(images).to(where) for images in patches.batch(step, recipe.batch))
-        loss = LOSSES[recipe.loss](network(pan, ms), gt)
-        if not torch.isfinite(loss):
-            raise ModelError(
-                f"the loss is {loss.item()} at step {step}; lower the learning rate ({state} holds the last good state)"
-            )
+        pan, ms, gt, gains = (torch.from_numpy(images).to(where) for images in batch)
+        loss = LOSSES[recipe.loss](learner(pan, ms, gains), gt)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), LONGEST_STEP)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.longest_step)
+        told = workers.mean(loss.detach())
+        if not torch.isfinite(told + norm):
+            kept = f" ({plan.state.parent} holds the model of step {best.step})" if best else ""
+            raise ModelError(
+                f"the loss is {told.item()} at step {step}, its gradient {norm.item()}; try another recipe or a larger "
+                f"batch{kept}"
+            )
+        lr = float(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
-        speed = recipe.batch / (time.perf_counter() - began)
         scores = None
-        if (step + 1) % every == 0 or step + 1 == steps:
-            scores = score(lambda _: backend, radiometry, validation)
-            if best is None or scores.ergas < best["scores"]["ergas"]:
-                weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-                best = {"weights": weights, "scores": scores.as_dict(), "step": step + 1}
-            _save(state, network, optimizer, schedule, step + 1, best)
-        on_step(Progress(step + 1, steps, loss.item(), speed, scores))
+        speed = recipe.batch / (time.perf_counter() - began)
+        if (step + 1) % plan.every == 0 or step + 1 == plan.steps:
+            weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            scores = workers.first_does(partial(validate, weights))
+            if best is None or scores.ergas < best.scores.ergas or math.isnan(best.scores.ergas):
+                best = Best(weights, scores, step + 1)
+            if workers.is_first:
+                _save(plan, network, optimizer, schedule, step + 1, best)
+                if best.step == step + 1:
+                    on_best(best)
+        on_step(Progress(step + 1, plan.steps, told.item(), lr, speed, scores))
+        began = time.perf_counter()
     assert best is not None
-    return best["weights"], Scores(**best["scores"])
+    return best
 
 
-def _save(state: Path, network: Network, optimizer: Any, schedule: Any, step: int, best: dict[str, Any]) -> None:
+def _save(plan: Plan, network: Network, optimizer: Any, schedule: Any, step: int, best: Best) -> None:
     content = {
+        "terms": dict(plan.terms),
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "step": step,
-        "best": best,
+        "best": {"weights": best.weights, "scores": best.scores.__dict__, "step": best.step},
     }
-    partial = state.with_suffix(".partial")
+    partial = plan.state.with_suffix(".partial")
     torch.save(content, partial)
-    os.replace(partial, state)
+    os.replace(partial, plan.state)
 
 
-def _resume(state: Path, network: Network, optimizer: Any, schedule: Any) -> tuple[int, dict[str, Any] | None]:
-    if not state.exists():
+def _resume(plan: Plan, network: Network, optimizer: Any, schedule: Any) -> tuple[int, Best | None]:
+    """Where a run that was cut short goes on, if there was one. Raises UsageError if it was another run."""
+    if not plan.state.exists():
         return 0, None
-    content = torch.load(state, weights_only=True)
+    try:
+        content = torch.load(plan.state, weights_only=True, map_location="cpu")
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise UsageError(f"{plan.state} cannot be read ({error}); delete it to begin again") from error
+    other = [name for name, value in plan.terms.items() if content["terms"].get(name) != value]
+    if other:
+        raise UsageError(
+            f"{plan.state} was left by a run with other {', '.join(other)}; give what that had, or another --output"
+        )
     network.load_state_dict(content["network"])
     optimizer.load_state_dict(content["optimizer"])
     schedule.load_state_dict(content["schedule"])
-    return content["step"], content["best"]
+    best = content["best"]
+    return content["step"], Best(best["weights"], Scores(**best["scores"]), best["step"])

@@ -1,103 +1,325 @@
-"""The verb behind `train`: from scenes in folders to a model folder with its card."""
+"""The verb behind `train`: from scenes to a model folder with its card."""
 
 from __future__ import annotations
 
-import time
+import hashlib
+import logging
+import math
+import os
+import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import device
-from pansharpen_cli.evaluation import classical_scores
-from pansharpen_cli.interpolation import area_phase
-from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
+from pansharpen_cli.errors import ModelError, OutputError, SceneError, UsageError
+from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec, canonical_band
 from pansharpen_cli.mtf import SENSORS
-from pansharpen_cli.networks import build
+from pansharpen_cli.networks import NETWORKS, build
+from pansharpen_cli.networks.consistency import Consistent
+from pansharpen_cli.networks.network import Network
+from pansharpen_cli.networks.per_band import PerBand
 from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.reduced import load
-from pansharpen_cli.training.card import card
+from pansharpen_cli.sources import Source, Terms, gather, read_manifest
 from pansharpen_cli.training.dataset import Patches
-from pansharpen_cli.training.loop import Progress, train
-from pansharpen_cli.training.recipes import RECIPES
-from pansharpen_cli.wald import ReducedScene
-from pansharpen_cli.zoo import Model, save
+from pansharpen_cli.training.journal import Journal
+from pansharpen_cli.training.loop import Plan, Progress, train
+from pansharpen_cli.training.parallel import Workers
+from pansharpen_cli.training.prepare import Prepared, prepare
+from pansharpen_cli.training.recipes import RECIPES, Recipe
+from pansharpen_cli.training.validation import Validation
+from pansharpen_cli.wald import PHASES, Geometry
+
+log = logging.getLogger(__name__)
+
+STATE = "training.state"
+WORK = "training.work"
+NETWORK = "premix-b"
+"""What is trained if nothing is said."""
+ANY_BANDS = 4
+"""Bands of a sample for a network of any bands, at most."""
+MOST_NAMES = 50
+"""Scenes that a model's description lists by name."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What to train on what. Folders hold pan.tif and ms.tif; `steps` 0 means as many as the recipe's epochs."""
+    """What to train on what.
+
+    `bands`: names, as models know them; none: any bands, by a network that treats them alike. `scenes`, `validation`:
+    folders with pan.tif and ms.tif, benchmark files or folders of them, manifests. `init`: a model whose weights to
+    begin with; it also gives the `network` that is not named and `options` that are not. `steps`, `batch` 0: the
+    recipe's.
+    """
 
     output: Path
-    network: str
     bands: Sequence[str]
     ratio: int
     scenes: Sequence[Path]
     validation: Sequence[Path]
+    network: str = ""
     recipe: str = "default"
     steps: int = 0
     batch: int = 0
+    crops_per_scene: int = 1
     validate_every: int = 250
+    early_stop: int = 0
     sensor: str = "generic"
     seed: int = 1
     device: str = "auto"
+    compiled: bool = False
+    init: str = ""
     licence: str = ""
     data: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_model(job: Training, on_step: Callable[[Progress], None] = lambda progress: None) -> Model:
-    """Train and write the model folder `job.output`; a run that was cut short goes on from the state it left there."""
-    where = device(job.device)
-    recipe = RECIPES[job.recipe]
-    recipe = replace(recipe, batch=job.batch or recipe.batch)
-    radiometry = Radiometry("scene")
-    scenes, validation = ([_load(folder, job) for folder in folders] for folders in (job.scenes, job.validation))
-    patches = Patches(scenes, radiometry, recipe.patch, job.seed)
-    steps = job.steps or recipe.epochs * max(1, len(patches) // recipe.batch)
+def make_model(
+    job: Training,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    on_scene: Callable[[int, int], None] = lambda done, total: None,
+) -> zoo.Model:
+    """Train and write the model folder `job.output`; a run that was cut short goes on from the state it left there.
+
+    `on_scene` is told of scenes that were made ready, and then of those on which classical methods were judged.
+    Raises SceneError, UsageError, ModelError, OutputError, DeviceError.
+    """
+    workers = Workers()
+    job, init = _completed(job)
+    recipe = _recipe(job, workers.count)
+    state = job.output / STATE
+    if (job.output / zoo.SPEC).exists() and not state.exists():
+        raise OutputError(f"{job.output} already holds a model; give another --output")
+    with workers.joined(device(job.device)) as where:
+        _make_repeatable(where)
+        with workers.first_alone():
+            scenes, validation = _scenes(job, recipe.patch, on_scene)
+        if workers.is_first:
+            _report(scenes, validation, recipe.patch)
+        job = _suited(job, scenes[0].geometry)
+        radiometry = init.spec.radiometry if init else _radiometry(scenes)
+        bands = len(job.bands) or min(ANY_BANDS, *(len(scene.bands) for scene in scenes))
+        patches = Patches(
+            scenes, radiometry, recipe.patch, job.seed,
+            bands=None if job.bands else bands, turns=recipe.turns, crops=job.crops_per_scene,
+        )  # fmt: skip
+        recipe_steps = recipe.epochs * max(1, len(patches) // recipe.batch)
+        job = replace(job, steps=job.steps or recipe_steps, batch=recipe.batch)
+        judge = Validation(validation, partial(_build, job), radiometry, recipe.patch, where)
+        spec = _spec(job, recipe, radiometry, scenes, validation, len(patches))
+        job.output.mkdir(parents=True, exist_ok=True)
+        journal = Journal(job.output, spec, judge, _build(job, bands))
+        if workers.is_first:
+            journal.compare(on_scene)
+
+        def told(progress: Progress) -> None:
+            if workers.is_first:
+                journal.step(progress)
+            on_step(progress)
+
+        plan = Plan(
+            job.steps, job.validate_every, job.seed, state,
+            early_stop=job.early_stop, crops=job.crops_per_scene, compiled=job.compiled,
+            terms=_terms(job, [*scenes, *validation]),
+        )  # fmt: skip
+        best = train(
+            _begun(job, bands, init), patches, recipe, plan, judge, where,
+            workers=workers, on_step=told, on_best=journal.write,
+        )  # fmt: skip
+        with workers.first_alone():
+            if workers.is_first:
+                journal.write(best)
+                shutil.rmtree(job.output / WORK, ignore_errors=True)
+                state.unlink()
+    return zoo.read(job.output)
+
+
+def _completed(job: Training) -> tuple[Training, zoo.Model | None]:
+    """The job with what the model to begin with says, and that model. Raises UsageError for what makes no sense."""
+    init = zoo.find(job.init) if job.init else None
+    if init:
+        job = replace(job, network=job.network or init.spec.network, options={**init.spec.options, **job.options})
+        if init.spec.ratio != job.ratio:
+            raise UsageError(f"--init {job.init} has ratio {init.spec.ratio}, not {job.ratio}")
+    job = replace(job, network=job.network or NETWORK, bands=tuple(canonical_band(band) for band in job.bands))
+    if job.sensor not in SENSORS:
+        raise UsageError(f"--sensor knows {', '.join(SENSORS)}, not {job.sensor!r}")
+    if job.recipe not in RECIPES:
+        raise UsageError(f"--recipe knows {', '.join(RECIPES)}, not {job.recipe!r}")
+    if not job.bands and not issubclass(NETWORKS.get(job.network, Network), PerBand):
+        any_bands = ", ".join(name for name, network in NETWORKS.items() if issubclass(network, PerBand))
+        raise UsageError(f"--bands any needs a network that treats all bands alike: {any_bands}, not {job.network}")
+    if shared := {path.resolve() for path in job.scenes} & {path.resolve() for path in job.validation}:
+        raise UsageError(f"{shared.pop()} is trained and validated on; keep it for one of the two")
+    _build(job, max(1, len(job.bands)))  # what cannot be built is said before scenes are read
+    return job, init
+
+
+def _build(job: Training, bands: int) -> Network:
+    return build(job.network, bands, job.ratio, job.options)
+
+
+def _begun(job: Training, bands: int, init: zoo.Model | None) -> Network:
+    """The network before its first step."""
     torch.manual_seed(job.seed)
-    network = build(job.network, len(job.bands), job.ratio, job.options)
-    job.output.mkdir(parents=True, exist_ok=True)
-    began = time.time()
-    weights, scores = train(
-        network, patches, validation, radiometry, recipe, steps=steps, every=job.validate_every,
-        state=job.output / "training.state", where=where, on_step=on_step,
+    network = _build(job, bands)
+    if init:
+        try:
+            # projecting onto the MS has no weights
+            _core(network).load_state_dict(_core(init.load(bands)).state_dict())
+        except RuntimeError as error:
+            raise ModelError(
+                f"--init {job.init} does not fit a {job.network} of {bands} bands with options {dict(job.options)}"
+            ) from error
+    return network
+
+
+def _core(network: Network) -> Network:
+    return network.network if isinstance(network, Consistent) else network
+
+
+def _recipe(job: Training, workers: int) -> Recipe:
+    """The job's recipe: patches nest the MS and suit the network, the batch can be shared out."""
+    recipe = RECIPES[job.recipe]
+    grain = math.lcm(job.ratio, _build(job, max(1, len(job.bands))).multiple_of)
+    recipe = replace(recipe, batch=job.batch or recipe.batch, patch=recipe.patch // grain * grain)
+    if recipe.batch % (job.crops_per_scene * workers):
+        raise UsageError(
+            f"--batch {recipe.batch} cannot be shared out to {workers} processes, {job.crops_per_scene} crops a scene; "
+            f"take a multiple of {job.crops_per_scene * workers}"
+        )
+    return recipe
+
+
+def _make_repeatable(where: torch.device) -> None:
+    """Sums in a fixed order on a GPU, as on a CPU; an operation that has none there is warned of by torch."""
+    if where.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _scenes(job: Training, patch: int, on_scene: Callable[[int, int], None]) -> tuple[list[Prepared], list[Prepared]]:
+    """Those to learn from and those to validate on, of one geometry."""
+    terms = Terms(ratio=job.ratio, bands=tuple(job.bands) or None, sensor=job.sensor)
+    work = job.output / WORK
+    learnt, held_out = (
+        prepare(_sources(paths, terms), size, work, on_scene)
+        for paths, size in ((job.scenes, patch), (job.validation, 0))
+    )
+    first = learnt[0]
+    for scene in (*learnt, *held_out):
+        if scene.geometry != first.geometry:
+            raise SceneError(
+                f"{scene.name} has its MS samples elsewhere among the PAN pixels than {first.name} ({scene.geometry}, "
+                f"{first.geometry}); train on scenes or on benchmark files, not on both"
+            )
+    return learnt, held_out
+
+
+def _sources(paths: Sequence[Path], terms: Terms) -> list[Source]:
+    return [source for path in paths for source in (
+        read_manifest(path, terms) if path.suffix.lower() == ".csv" else gather([str(path)], None, None, terms)
+    )]  # fmt: skip
+
+
+def _suited(job: Training, geometry: Geometry) -> Training:
+    """The job with a network that expects MS samples where scenes of this `geometry` have them."""
+    phase = PHASES[geometry](job.ratio)
+    if geometry == "area" and job.options.get("phase", phase) == phase:
+        return job
+    for option in ("consistent", "intensity"):
+        if job.options.get(option):
+            raise UsageError(f"the option {option} is for pixels that are areas; leave it out with benchmark files")
+    suited = replace(job, options={**job.options, "phase": phase})
+    try:
+        _build(suited, max(1, len(job.bands)))
+    except ModelError:  # it has no such option: it learns where they are
+        return job
+    return suited
+
+
+def _radiometry(scenes: Sequence[Prepared]) -> Radiometry:
+    """Scenes are standardised each by itself. Samples of a benchmark are too small for that: DN by the largest one of
+    their bit depth, as in the papers."""
+    if scenes[0].geometry == "area":
+        return Radiometry("scene")
+    high = max(float(scene.moments.high.max()) for scene in scenes)
+    scale = 1.0 if high <= 1 else 2.0 ** math.ceil(math.log2(high + 1)) - 1
+    return Radiometry("fixed", scale=scale, pan_scale=scale)
+
+
+def _report(scenes: Sequence[Prepared], validation: Sequence[Prepared], patch: int) -> None:
+    """What there is to learn from, and what was left out and why."""
+    patches = sum(len(scene.corners) for scene in scenes)
+    rejected = ", ".join(f"{count:,} {reason}" for reason, count in _rejected(scenes).items()) or "none"
+    log.info(
+        "%s scenes, %s patches of %d x %d MS pixels, rejected: %s; %s validation scenes",
+        f"{len(scenes):,}", f"{patches:,}", patch, patch, rejected, f"{len(validation):,}",
     )  # fmt: skip
-    network.load_state_dict(weights)
-    table = {**classical_scores(validation, SENSORS[job.sensor]), job.output.name: scores}
-    spec = ModelSpec(
+    for name, reason in _left_out(scenes).items():
+        log.warning("%s is left out: %s", name, reason)
+
+
+def _rejected(scenes: Sequence[Prepared]) -> dict[str, int]:
+    """How many patches were not used, by reason; scenes that are listed twice count twice."""
+    return dict(sum((scene.rejected for scene in scenes), Counter()))
+
+
+def _left_out(scenes: Sequence[Prepared]) -> dict[str, str]:
+    return {scene.name: scene.misfit for scene in scenes if scene.misfit}
+
+
+def _terms(job: Training, scenes: Sequence[Prepared]) -> dict[str, Any]:
+    """What decides the course of a run, the pixels of its scenes by a digest of what was seen of them."""
+    pixels = hashlib.sha256()
+    for scene in scenes:
+        pixels.update(scene.name.encode() + scene.corners.tobytes() + scene.moments.mean.tobytes())
+    decides = ("network", "options", "bands", "ratio", "recipe", "steps", "batch", "crops_per_scene", "validate_every")
+    own = {name.replace("_", "-"): getattr(job, name) for name in (*decides, "early_stop", "sensor", "seed", "init")}
+    return {**own, "options": dict(job.options), "bands": list(job.bands), "scenes": pixels.hexdigest()}
+
+
+def _spec(
+    job: Training, recipe: Recipe, radiometry: Radiometry, scenes: Sequence[Prepared],
+    validation: Sequence[Prepared], patches: int,
+) -> ModelSpec:  # fmt: skip
+    """The model as far as it is known before it has learnt."""
+    return ModelSpec(
         name=job.output.name,
         network=job.network,
         options=dict(job.options),
         bands=tuple(Band(name, WAVELENGTHS.get(name, 0.0)) for name in job.bands),
         ratio=job.ratio,
-        phase=area_phase(job.ratio),
+        phase=PHASES[scenes[0].geometry](job.ratio),
         radiometry=radiometry,
         crop=recipe.patch,
         licence=job.licence,
         training={
             "data": job.data,
-            "scenes": [folder.name for folder in job.scenes],
-            "validation": [folder.name for folder in job.validation],
+            "scenes": _names(scenes),
+            "validation": _names(validation),
             "recipe": job.recipe,
-            "steps": steps,
-            "batch": recipe.batch,
-            "patches": len(patches),
+            "steps": job.steps,
+            "batch": job.batch,
+            "crops_per_scene": job.crops_per_scene,
+            "patches": patches,
+            "rejected": _rejected(scenes),
+            "left_out": _left_out(scenes),
             "sensor": job.sensor,
+            "init": job.init,
             "seed": job.seed,
-            "minutes": round((time.time() - began) / 60, 1),
         },
-        scores={name: value.as_dict() for name, value in table.items()},
     )
-    model = save(job.output, spec, network, card(spec, sum(p.numel() for p in network.parameters())))
-    (job.output / "training.state").unlink()
-    return model
 
 
-def _load(folder: Path, job: Training) -> ReducedScene:
-    return load(
-        folder / "pan.tif", folder / "ms.tif", name=folder.name,
-        sensor=SENSORS[job.sensor], bands=job.bands, ratio=job.ratio,
-    )  # fmt: skip
+def _names(scenes: Sequence[Prepared]) -> list[str]:
+    """Each once, and not thousands of them."""
+    names = list(dict.fromkeys(scene.name for scene in scenes if not scene.misfit))
+    rest = len(names) - MOST_NAMES
+    return names if rest <= 0 else [*names[:MOST_NAMES], f"{rest:,} more"]

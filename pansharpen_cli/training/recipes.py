@@ -26,7 +26,11 @@ def steps_of(every: float, factor: float) -> Schedule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`patch`: PAN pixels a side; `epochs` passes over the training patches; Adam with `lr` times the schedule."""
+    """Adam with `lr` times the schedule, for `epochs` passes over the training patches.
+
+    `patch`: pixels a side of the truth; `longest_step`: norm to which gradients are clipped; `turns`: patches are
+    turned and mirrored at random.
+    """
 
     loss: Literal["l1", "mse"]
     lr: float
@@ -34,10 +38,13 @@ class Recipe:
     epochs: int
     batch: int
     patch: int
+    longest_step: float = math.inf
+    turns: bool = False
 
 
 RECIPES: dict[str, Recipe] = {
-    "default": Recipe("l1", 1e-3, cosine, 100, 16, 64),
+    # adaptive kernels with random signs take off where gradients are not clipped
+    "default": Recipe("l1", 1e-3, cosine, 100, 16, 64, longest_step=1.0, turns=True),
     "adknet-paper": Recipe("mse", 3e-3, steps_of(100, 0.5), 1000, 32, 64),
     "premix-paper": Recipe("l1", 1e-3, steps_of(50, 0.8), 300, 16, 256),
     "dmanet-paper": Recipe("l1", 6e-4, steps_of(200, 0.8), 600, 32, 64),

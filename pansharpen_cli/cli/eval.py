@@ -1,0 +1,127 @@
+"""`pansharpen eval`: methods compared on the same scenes."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pansharpen_cli.cli import console, options
+from pansharpen_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pansharpen_cli.evaluation import AnyScene, Float32
+
+
+class Protocol(StrEnum):
+    """Border cuts of published tables, at reduced resolution."""
+
+    none = "none"
+    dlpan = "dlpan"
+    pancollection = "pancollection"
+
+
+def evaluate(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PAN MS...",
+            help="A PAN and its MS; or benchmark files (.h5, .mat), or folders with these or with pan.tif and ms.tif.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="What to compare, repeatable: as for run, or all.", show_default=False),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV of many scenes: pan, ms (';' between files), reference, sensor, name.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The truth, on the PAN's pixels; in folders its file name.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="At full resolution, by indices that need no truth.")] = False,
+    ratio: Annotated[int | None, typer.Option(min=2, help="Ratio of the task; default: the scene's own.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Only these bands, by name: blue,green,red,nir.")] = None,
+    sensor: Annotated[
+        str, typer.Option(help="MTF by which scenes are degraded and classical methods work.")
+    ] = "generic",
+    coregister: Annotated[
+        str | None,
+        typer.Option(
+            help="PAN-MS shift: off, report, auto, or DX,DY in PAN pixels; default: auto, with a reference off.",
+            show_default=False,
+        ),
+    ] = None,
+    protocol: Annotated[Protocol, typer.Option(help="Border cut and largest DN of published tables.")] = Protocol.none,
+    maxval: Annotated[float | None, typer.Option(min=1, help="Largest DN of the sensor, for PSNR and SSIM.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Which, like ERGAS,SAM,Q2n.", show_default="the usual")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Picture of the first scene: PNG, PDF or SVG.")] = None,
+    maps: Annotated[Path | None, typer.Option(help="Folder for GeoTIFFs of product minus truth.")] = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, with the values of every scene.")] = False,
+    json_: options.Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX tabular.")] = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Compare methods: by Wald's protocol, against a reference, or at full resolution.
+
+    pansharpen eval pan.tif ms.tif
+
+    pansharpen eval test_wv3_multiExm1.h5 -m my-models/premix-b.wv3 -m gsa --sensor WV3 --protocol pancollection
+
+    pansharpen eval --manifest scenes.csv -m all --figure all.png --latex > table.tex
+    """
+    console.set_up(quiet, verbose)
+    count = console.threads(threads)
+    if csv + json_ + markdown + latex > 1:
+        raise UsageError("--csv, --json, --markdown and --latex exclude each other; ask for one")
+    if maps and full:
+        raise UsageError("--maps shows the distance to a truth, and there is none with --full; leave one out")
+    from pansharpen_cli import coregistration, evaluation, mtf, sources, tables
+    from pansharpen_cli.figure import Gallery
+    from pansharpen_cli.wald import ReducedScene
+
+    if sensor not in mtf.SENSORS:
+        raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
+    terms = sources.Terms(
+        full=full,
+        ratio=ratio,
+        bands=options.names(bands),
+        sensor=sensor,
+        coregister=None if coregister is None else coregistration.parse(coregister),
+    )
+    measures = evaluation.Measures.of(options.names(metrics), full=full, protocol=protocol.value, maxval=maxval)
+    gallery = Gallery(figure) if figure else None
+
+    def on_product(scene: AnyScene, method: str, hrms: Float32) -> None:
+        if gallery:
+            gallery.add(scene, method, hrms)
+        if maps and isinstance(scene, ReducedScene):
+            evaluation.write_error_map(maps, scene, method, hrms)
+
+    with console.progress(quiet, "product") as on_result:
+        comparison = evaluation.compare(
+            sources.gather(inputs or [], manifest, reference, terms),
+            model or evaluation.DEFAULT_MODELS,
+            measures,
+            device=device,
+            threads=count,
+            on_product=on_product,
+            on_result=on_result,
+        )
+    if gallery:
+        gallery.write(list(comparison.methods))
+    if json_:
+        typer.echo(json.dumps(tables.as_dict(comparison)))
+    else:
+        written = (
+            tables.as_csv if csv else tables.as_markdown if markdown else tables.as_latex if latex else tables.as_text
+        )
+        typer.echo(written(comparison).rstrip("\n"))

@@ -1,0 +1,134 @@
+"""One picture of a comparison: a scene's PAN, MS and truth, every product, and how far it is from the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pansharpen_cli.errors import OutputError, UsageError
+from pansharpen_cli.quicklook import STRETCH, colour_bands
+from pansharpen_cli.wald import FullScene, ReducedScene
+from pansharpen_cli.writer import partial_beside, publish
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Float32 = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+FORMATS = (".png", ".pdf", ".svg")
+SHOWN = 256
+"""PAN pixels a side of what is shown, at most."""
+COLUMNS = 5
+TOP_ERROR = 99
+"""Percentile of all methods' errors from which on they look alike."""
+INCHES, DPI = 2.4, 150
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """The part of a scene that is shown; `bands` are those that look red, green and blue."""
+
+    name: str
+    rows: slice
+    cols: slice
+    bands: list[int]
+    pan: Float32
+    ms: Float32
+    gt: Float32 | None
+    valid: Mask
+
+    @classmethod
+    def of(cls, scene: ReducedScene | FullScene) -> _View:
+        rows, cols = _busiest(scene)
+        low = (slice(s.start // scene.ratio, s.stop // scene.ratio) for s in (rows, cols))
+        gt = scene.gt[:, rows, cols].copy() if isinstance(scene, ReducedScene) else None
+        return cls(
+            scene.name, rows, cols, [number - 1 for number in colour_bands(scene.band_names)],
+            scene.pan[:, rows, cols].copy(), scene.ms[:, *low].copy(), gt, scene.valid[rows, cols].copy(),
+        )  # fmt: skip
+
+
+class Gallery:
+    """What the picture will show: the same part of the first scene as every method made it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError if `path` is none of FORMATS, OutputError if its folder is missing."""
+        if path.suffix.lower() not in FORMATS:
+            raise UsageError(f"--figure makes {', '.join(FORMATS)}, not {path}")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path} cannot be written, for {path.parent} is no folder; make it first")
+        self._path = path
+        self._view: _View | None = None
+        self._products: dict[str, Float32] = {}
+
+    def add(self, scene: ReducedScene | FullScene, method: str, hrms: Float32) -> None:
+        """Take up a product (bands, H, W), if it is the method's first."""
+        self._view = view = self._view or _View.of(scene)
+        if method not in self._products:
+            self._products[method] = hrms[:, view.rows, view.cols].copy()
+
+    def write(self, methods: Sequence[str]) -> Path:
+        """Draw these methods, in this order. Raises OutputError."""
+        assert self._view is not None
+        partial = partial_beside(self._path)
+        try:
+            _draw(self._view, {name: self._products[name] for name in methods}).savefig(
+                partial, format=self._path.suffix[1:].lower(), dpi=DPI
+            )
+            publish(partial, self._path)
+        except OSError as error:
+            raise OutputError(f"{self._path} cannot be written: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return self._path
+
+
+def _busiest(scene: ReducedScene | FullScene) -> tuple[slice, slice]:
+    """The window of whole MS pixels with the fewest gaps and, among equals, the most contrast in the PAN."""
+    ratio = scene.ratio
+    sizes = [min(SHOWN // ratio * ratio, size) for size in scene.valid.shape]
+    starts = [range(0, whole - size + 1, size) for whole, size in zip(scene.valid.shape, sizes, strict=True)]
+    windows = [(slice(row, row + sizes[0]), slice(col, col + sizes[1])) for row in starts[0] for col in starts[1]]
+    return max(windows, key=lambda window: (scene.valid[window].mean(), scene.pan[0][window].std()))
+
+
+def _draw(view: _View, products: dict[str, Float32]) -> Figure:
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, max(len(products), 2 if view.gt is None else 3))
+    depth = 1 if view.gt is None else 2
+    rows = 1 + depth * -(-len(products) // columns)
+    figure = Figure(figsize=(INCHES * columns + 0.8, (INCHES + 0.2) * rows), layout="constrained")
+    figure.suptitle(view.name, fontsize="medium")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for panel in axes.flat:
+        panel.axis("off")
+    shades = np.percentile((view.ms if view.gt is None else view.gt)[view.bands], STRETCH, axis=(1, 2))
+    _show(axes[0, 0], "PAN", view.pan[[0, 0, 0]], np.percentile(view.pan[[0, 0, 0]], STRETCH, axis=(1, 2)))
+    _show(axes[0, 1], "MS", view.ms[view.bands], shades)
+    places = [(1 + depth * (index // columns), index % columns) for index in range(len(products))]
+    for (row, col), (name, hrms) in zip(places, products.items(), strict=True):
+        _show(axes[row, col], name, hrms[view.bands], shades)
+    if view.gt is not None:
+        _show(axes[0, 2], "truth", view.gt[view.bands], shades)
+        errors = [np.where(view.valid, np.abs(hrms - view.gt).mean(axis=0), np.nan) for hrms in products.values()]
+        top = float(np.nanpercentile(errors, TOP_ERROR))
+        for (row, col), error in zip(places, errors, strict=True):
+            drawn = axes[row + 1, col].imshow(error, cmap="magma", vmin=0, vmax=top, interpolation="nearest")
+        figure.colorbar(drawn, ax=axes[1:], shrink=0.5, label="|error|, mean of the bands (DN)")
+    return figure
+
+
+def _show(axes: Axes, title: str, image: Float32, shades: npt.NDArray[np.floating]) -> None:
+    """`image` (3, h, w) as red, green and blue; `shades` (2, 3) are black and white of each."""
+    dark, bright = shades[:, :, None, None]
+    light = np.clip((image - dark) / np.where(bright > dark, bright - dark, 1), 0, 1)
+    axes.imshow(light.transpose(1, 2, 0), interpolation="nearest")
+    axes.set_title(title, fontsize="small")

@@ -1,0 +1,177 @@
+"""Where the scenes of a comparison come from: files, folders, benchmark files, a manifest. Each is read in its turn."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from pansharpen_cli import reduced
+from pansharpen_cli.benchmark import Samples, is_benchmark, open_samples
+from pansharpen_cli.coregistration import Choice
+from pansharpen_cli.errors import SceneError, UsageError
+from pansharpen_cli.mtf import SENSORS, Sensor
+from pansharpen_cli.wald import FullScene, ReducedScene
+
+COLUMNS = ("pan", "ms", "reference", "sensor", "name")
+"""Of a manifest. Only `pan` must be there, with `ms`, `reference` or both."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How scenes become tasks: at reduced resolution or `full`; of which `ratio` (None: the scene's own) and `bands`
+    (None: all); by whose MTF; PAN and MS shifted how (None: "auto", but "off" for pairs with a truth)."""
+
+    full: bool = False
+    ratio: int | None = None
+    bands: Sequence[str] | None = None
+    sensor: str = "generic"
+    coregister: Choice | None = None
+
+
+class Source(Protocol):
+    """A scene to compare methods on, not yet read."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sensor(self) -> Sensor: ...
+
+    def load(self) -> ReducedScene | FullScene: ...
+
+
+@dataclass(frozen=True)
+class Files:
+    """A PAN with its MS, with its truth `reference`, or with both; without an MS it is made of the truth."""
+
+    name: str
+    pan: str
+    ms: Sequence[str]
+    reference: str | None
+    terms: Terms
+
+    @property
+    def sensor(self) -> Sensor:
+        return SENSORS[self.terms.sensor]
+
+    def load(self) -> ReducedScene | FullScene:
+        """Raises SceneError for unusable files, UsageError for terms that make no sense with them."""
+        terms = self.terms
+        if terms.full:
+            if not self.ms:
+                raise SceneError(f"{self.pan} has no MS, which --full needs; give one")
+            return reduced.load_full(
+                self.pan, *self.ms, bands=terms.bands, name=self.name, coregister=terms.coregister or "auto"
+            )
+        if self.reference is None:
+            return reduced.load(
+                self.pan, *self.ms, sensor=self.sensor, bands=terms.bands, ratio=terms.ratio, name=self.name,
+                coregister=terms.coregister or "auto",
+            )  # fmt: skip
+        if self.ms:
+            return reduced.load_with_truth(
+                self.pan, *self.ms, truth=self.reference, bands=terms.bands, name=self.name,
+                coregister=terms.coregister or "off",
+            )  # fmt: skip
+        if terms.ratio is None:
+            raise UsageError(f"{self.pan} has no MS; give one, or --ratio to make it of {self.reference}")
+        return reduced.from_truth(
+            self.pan, self.reference, sensor=self.sensor, ratio=terms.ratio, bands=terms.bands, name=self.name
+        )
+
+
+@dataclass(frozen=True)
+class FromBenchmark:
+    """One sample of a benchmark file."""
+
+    name: str
+    samples: Samples
+    index: int
+    terms: Terms
+
+    @property
+    def sensor(self) -> Sensor:
+        return SENSORS[self.terms.sensor]
+
+    def load(self) -> ReducedScene | FullScene:
+        """Raises SceneError."""
+        sample = self.samples[self.index]
+        if self.terms.ratio not in (None, sample.ratio):
+            raise SceneError(f"{self.name} has ratio {sample.ratio}; leave out --ratio {self.terms.ratio}")
+        return reduced.of_sample(sample, sensor=self.sensor, bands=self.terms.bands, full=self.terms.full)
+
+
+def gather(inputs: Sequence[str], manifest: Path | None, reference: str | None, terms: Terms) -> list[Source]:
+    """The scenes of a command: a PAN and its MS; folders and benchmark files; or a manifest.
+
+    `reference`: the truth of the PAN, in folders the name of the file. Raises UsageError and SceneError.
+    """
+    if terms.full and (terms.ratio or reference):
+        raise UsageError("--ratio and --reference belong to reduced resolution; leave them out with --full")
+    if manifest is not None:
+        if inputs or reference:
+            raise UsageError("--manifest names PAN, MS and reference of every scene; give it alone")
+        return list(read_manifest(manifest, terms))
+    if not inputs:
+        raise UsageError("give a PAN and its MS, a benchmark file, a folder with either, or --manifest")
+    paths = [Path(text) for text in inputs]
+    if all(path.is_dir() or is_benchmark(path) for path in paths):
+        return [source for path in paths for source in _within(path, reference, terms)]
+    if len(inputs) == 1 and reference is None:
+        raise UsageError(f"{inputs[0]} needs its MS after it, or a --reference to make one of")
+    return [Files(inputs[0], inputs[0], inputs[1:], reference, terms)]
+
+
+def _within(path: Path, reference: str | None, terms: Terms) -> list[Source]:
+    """The scenes of a folder or a benchmark file."""
+    pan, ms = path / "pan.tif", path / "ms.tif"
+    if pan.exists():
+        truth = str(path / reference) if reference else None
+        return [Files(path.name, str(pan), [str(ms)] if ms.exists() or not truth else [], truth, terms)]
+    if not is_benchmark(path):
+        raise SceneError(f"{path} holds neither a pan.tif nor .h5 or .mat files; give a folder that does")
+    if reference or terms.coregister:
+        raise UsageError(f"{path} is a benchmark: leave out --reference and --coregister, its samples are as they are")
+    samples = open_samples(path)
+    return [FromBenchmark(name, samples, index, terms) for index, name in enumerate(samples.names)]
+
+
+def read_manifest(path: Path, terms: Terms) -> list[Files]:
+    """The scenes of a CSV file with the columns of COLUMNS; its paths are relative to it, several MS have ';' between.
+
+    Raises SceneError if it cannot be understood.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            rows, columns = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SceneError(f"{path} cannot be read as a manifest: {error}") from error
+    if "pan" not in columns or set(columns) - set(COLUMNS):
+        raise SceneError(f"{path} has the columns {', '.join(columns)}; a manifest has {', '.join(COLUMNS)}")
+    if not rows:
+        raise SceneError(f"{path} names no scenes; write a line for each")
+    return [_listed(row, path.parent, f"{path}, scene {number},", terms) for number, row in enumerate(rows, start=1)]
+
+
+def _listed(row: dict[str, str], folder: Path, where: str, terms: Terms) -> Files:
+    def placed(text: str) -> str:
+        return text if "://" in text else str(folder / text)
+
+    if None in row:
+        raise SceneError(f"{where} has more fields than there are columns; quote those with a comma")
+    row = {column: row.get(column, "").strip() for column in COLUMNS}
+    if not row["pan"] or not (row["ms"] or row["reference"]):
+        raise SceneError(f"{where} lacks its pan, or both ms and reference; fill them in")
+    if row["sensor"] and row["sensor"] not in SENSORS:
+        raise SceneError(f"{where} has the sensor {row['sensor']}; known are {', '.join(SENSORS)}")
+    return Files(
+        row["name"] or row["pan"],
+        placed(row["pan"]),
+        [placed(part.strip()) for part in row["ms"].split(";") if part.strip()],
+        placed(row["reference"]) if row["reference"] else None,
+        replace(terms, sensor=row["sensor"] or terms.sensor),
+    )

@@ -1,0 +1,38 @@
+"""A network as it is trained: its global values taken from each patch, or from several crops of a scene together."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pansharpen_cli.networks.network import Network, Pooling, Reduction
+
+
+class OverCrops(Pooling):
+    """Every `crops` neighbours in a batch of `images` are of one scene and share their values, as `Jointly` does for
+    one scene. A camera's `gains` (images, bands) come with the batch."""
+
+    def __init__(self, images: int, crops: int, gains: Tensor) -> None:
+        self._scenes, self._crops, self._gains = images // crops, crops, gains
+
+    def __call__(self, name: str, reduce: Reduction, *maps: Tensor) -> Tensor:
+        if name == "gains":
+            return self._gains
+        if self._crops == 1:
+            return reduce(*(m.flatten(2) for m in maps))
+        count = len(maps[0])
+        # in a network per band every image stands once for each of its bands
+        scenes, crops, bands = self._scenes, self._crops, count // (self._scenes * self._crops)
+        grouped = (m.reshape(scenes, crops, bands, *m.shape[1:]).permute(0, 2, 3, 1, 4, 5) for m in maps)
+        values = reduce(*(m.reshape(scenes * bands, m.shape[2], -1) for m in grouped))
+        return values.reshape(scenes, 1, bands, -1).expand(-1, crops, -1, -1).reshape(count, -1)
+
+
+class Learner(nn.Module):
+    """Maps a batch of pan (N, 1, H, W), ms (N, bands, h, w) and gains (N, bands) to HRMS."""
+
+    def __init__(self, network: Network, crops: int) -> None:
+        super().__init__()
+        self.network, self.crops = network, crops
+
+    def forward(self, pan: Tensor, ms: Tensor, gains: Tensor) -> Tensor:
+        return self.network.fuse(pan, ms, OverCrops(len(pan), self.crops, gains))

@@ -1,0 +1,260 @@
+"""Scenes made ready to learn from, each once: co-registered, degraded by Wald's protocol, its patches looked at.
+
+What is degraded is kept in memory-mapped files, by tiles, so that neither a large scene nor many of them are ever in
+memory. Scenes that come with a truth, and samples of benchmark files, are read again when a patch is drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pansharpen_cli.canvas import ArrayCanvas, SceneCanvas
+from pansharpen_cli.coregistration import TRUSTED, measure, to_apply
+from pansharpen_cli.errors import SceneError
+from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.modelspec import canonical_band
+from pansharpen_cli.mtf import Sensor, reach
+from pansharpen_cli.radiometry import Moments
+from pansharpen_cli.registration import WindowShift, combine, window_shift
+from pansharpen_cli.scene import Scene
+from pansharpen_cli.sources import Files, FromBenchmark, Source
+from pansharpen_cli.tiling import Reach, Tile, cut
+from pansharpen_cli.wald import Geometry, ReducedScene, reduce
+
+log = logging.getLogger(__name__)
+
+STRIDE = 0.5
+"""Patches overlap by half."""
+FLAT = 0.02
+"""A patch whose truth varies by less than this (in units of the scene's own deviation) teaches nothing."""
+MISREGISTERED = 0.45
+"""Pixels of the truth by which PAN and truth may lie apart: farther, they teach blur. QuickBird pairs known to be
+misregistered lie 0.49 and more apart, others up to 0.39."""
+CLEAR = 0.5
+"""Strength from which the shift that one patch shows is believed."""
+TILE = 256
+"""Pixels of the truth a side of the tiles in which a scene is degraded."""
+IMAGES = ("pan", "ms", "gt", "valid")
+"""Arrays of a stored scene, a .npy each."""
+SCENE = "scene.json"
+"""The rest of it; written last."""
+
+Corners = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scene to draw patches from.
+
+    `corners` (n, 2): row and column, in pixels of the truth, of each useful patch's first pixel. `rejected`: how many
+    were not useful, by reason. `misfit`: why the whole scene is left out, or "". `open` gives its pixels.
+    """
+
+    name: str
+    sensor: Sensor
+    bands: tuple[str, ...]
+    geometry: Geometry
+    moments: Moments
+    corners: Corners
+    rejected: Counter[str]
+    misfit: str
+    open: Callable[[], ReducedScene]
+
+
+def examine(
+    scene: ReducedScene, sensor: Sensor, patch: int, open_again: Callable[[], ReducedScene] | None = None
+) -> Prepared:
+    """Look for useful patches of `patch` pixels a side of the truth; 0: for none. Without `open_again` the scene is
+    held in memory. Raises SceneError if it has no valid pixel."""
+    if not scene.valid.any():
+        raise SceneError(f"{scene.name} has no valid pixel left, away from gaps; leave it out or give a larger scene")
+    moments = ArrayCanvas.of(scene.pan, scene.ms, scene.valid).moments
+    rejected: Counter[str] = Counter()
+    corners: list[tuple[int, int]] = []
+    shifts: list[WindowShift | None] = []
+    for row, col in _corners(scene, patch) if patch else ():
+        window = slice(row, row + patch), slice(col, col + patch)
+        gt = scene.gt[:, *window]
+        if not scene.valid[window].all():
+            rejected["nodata"] += 1
+        elif (gt.std(axis=(1, 2)) <= FLAT * moments.std[:-1]).all():
+            rejected["flat"] += 1
+        else:
+            # PAN and truth have pixels of one size here, so small windows tell their shift to a tenth of a pixel
+            shift = window_shift(scene.pan[0][window], gt, scene.valid[window], ratio=1)
+            shifts.append(shift)
+            if shift and shift.strength >= CLEAR and np.hypot(shift.dx, shift.dy) > MISREGISTERED:
+                rejected["misregistered"] += 1
+            else:
+                corners.append((row, col))
+    misfit = _misfit(shifts)
+    kept = np.array([] if misfit else corners, np.int32).reshape(-1, 2)
+    return Prepared(
+        scene.name, sensor, scene.band_names, scene.geometry, moments, kept, rejected, misfit,
+        open_again or (lambda: scene),
+    )  # fmt: skip
+
+
+def _corners(scene: ReducedScene, patch: int) -> Iterator[tuple[int, int]]:
+    step = max(1, int(patch // scene.ratio * STRIDE)) * scene.ratio
+    rows, cols = (range(0, size - patch + 1, step) for size in scene.valid.shape)
+    return ((row, col) for row in rows for col in cols)
+
+
+def _misfit(shifts: Iterable[WindowShift | None]) -> str:
+    """Why PAN and truth do not belong together, from what all patches show; "" if they do, or where none shows a thing."""
+    seen = [shift for shift in shifts if shift is not None]
+    found = combine(seen)
+    if seen and found.confidence < TRUSTED:
+        return f"its PAN and MS do not show the same ground (confidence {found.confidence:.2f})"
+    if found.length > MISREGISTERED:
+        return f"its PAN lies {found.length:.2f} MS pixels off, after what could be corrected"
+    return ""
+
+
+def prepare(
+    sources: Sequence[Source],
+    patch: int,
+    work: Path,
+    on_scene: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Prepared]:
+    """One for each of the `sources`; those that name the same files share theirs. Files are kept in the folder `work`
+    and used again while the sources are unchanged. Raises SceneError for the first that cannot be used."""
+    known: dict[object, Prepared] = {}
+    scenes = []
+    for done, source in enumerate(sources, start=1):
+        key = (source.pan, *source.ms, source.reference, source.sensor.name) if isinstance(source, Files) else source
+        if key not in known:
+            known[key] = _prepared(source, patch, work)
+        scenes.append(known[key])
+        on_scene(done, len(sources))
+    return scenes
+
+
+def _prepared(source: Source, patch: int, work: Path) -> Prepared:
+    if isinstance(source, FromBenchmark):
+        sample = source.samples[source.index]
+        if sample.gt is not None:
+            return examine(_reduced(source), source.sensor, patch, partial(_reduced, source))
+        content: list[object] = [hashlib.sha256(image.tobytes()).hexdigest() for image in (sample.pan, sample.ms)]
+    else:
+        assert isinstance(source, Files)
+        content = [_stamp(path) for path in (source.pan, *source.ms, source.reference) if path]
+    folder = work / hashlib.sha256(json.dumps([content, asdict(source.terms)]).encode()).hexdigest()[:24]
+    if not (folder / SCENE).exists():
+        _degrade(source, folder)
+    facts, corners = folder / f"{patch}.json", folder / f"{patch}.npy"
+    if not facts.exists():
+        found = examine(stored(folder), source.sensor, patch)
+        np.save(corners, found.corners)
+        moments = [values.tolist() for values in (found.moments.mean, found.moments.std, found.moments.high)]
+        _write(facts, {"moments": moments, "rejected": found.rejected, "misfit": found.misfit})
+    known = json.loads(facts.read_text())
+    scene = stored(folder)
+    return Prepared(
+        source.name, source.sensor, scene.band_names, scene.geometry, Moments(*map(np.array, known["moments"])),
+        np.load(corners), Counter(known["rejected"]), known["misfit"], partial(stored, folder),
+    )  # fmt: skip
+
+
+def _reduced(source: Source) -> ReducedScene:
+    scene = source.load()
+    assert isinstance(scene, ReducedScene)  # by the terms of training
+    return scene
+
+
+def _stamp(path: str) -> tuple[str, int, int]:
+    """What tells that a file is the one it was."""
+    state = os.stat(path) if os.path.exists(path) else None
+    return (os.path.abspath(path), state.st_size, state.st_mtime_ns) if state else (path, 0, 0)
+
+
+def _write(path: Path, values: object) -> None:
+    """Whole or not at all: it is the sign that what it belongs to is there."""
+    partial_file = path.with_suffix(".partial")
+    partial_file.write_text(json.dumps(values))
+    os.replace(partial_file, path)
+
+
+@lru_cache(maxsize=64)
+def stored(folder: Path) -> ReducedScene:
+    """The reduced scene in a folder, on disk until its pixels are touched."""
+    known = json.loads((folder / SCENE).read_text())
+    pan, ms, gt, valid = (np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in IMAGES)
+    return ReducedScene(known["name"], tuple(known["bands"]), pan, ms, gt, valid, known["geometry"])
+
+
+def _degrade(source: Files | FromBenchmark, folder: Path) -> None:
+    """Write a source as a reduced scene into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, Files) and not source.reference:
+        bands, geometry = _degrade_by_tiles(source, folder), "area"
+    else:
+        scene = _reduced(source)
+        bands, geometry = scene.band_names, scene.geometry
+        for name in IMAGES:
+            np.save(folder / f"{name}.npy", getattr(scene, name))
+    _write(folder / SCENE, {"name": source.name, "bands": bands, "geometry": geometry})
+
+
+def _degrade_by_tiles(source: Files, folder: Path) -> tuple[str, ...]:
+    """A PAN and its MS at full resolution, whatever their size, by Wald's protocol; returns the names of the bands."""
+    with Scene.open(source.pan, *source.ms) as scene:
+        names, order = _chosen(scene.band_names, source)
+        shift = to_apply(source.terms.coregister or "auto", measure(SceneCanvas.of(scene)))
+        canvas = SceneCanvas.of(scene, shift=shift)
+        own, ratio = scene.ratio, source.terms.ratio or scene.ratio
+        height, width = (axis.size // own // ratio * ratio for axis in (canvas.rows, canvas.cols))
+        if min(height, width) < 2 * ratio:
+            raise SceneError(f"{source.pan} is too small to be degraded by {ratio}; give a larger scene")
+        shapes = [(1, height, width), (len(order), height // ratio, width // ratio), (len(order), height, width)]
+        pan, ms, gt = (_empty(folder, name, np.float32, shape) for name, shape in zip(IMAGES, shapes, strict=False))
+        valid = _empty(folder, "valid", np.bool_, (height, width))
+        for tile in _tiles(canvas, ratio, height, width):
+            pixels = canvas.read(tile)
+            part = reduce(
+                source.name, pixels.pan, pixels.ms[order], pixels.valid,
+                ratio=ratio, sensor=source.sensor, band_names=names,
+            )  # fmt: skip
+            fine, coarse = tile.coarser(own), tile.coarser(own * ratio)
+            pan[:, *fine.core], gt[:, *fine.core] = part.pan[:, *fine.inner], part.gt[:, *fine.inner]
+            ms[:, *coarse.core], valid[fine.core] = part.ms[:, *coarse.inner], part.valid[fine.inner]
+    return names
+
+
+def _chosen(given: Sequence[str], source: Files) -> tuple[tuple[str, ...], list[int]]:
+    """The bands that are asked for, default all, by the names of models, and where they are among the `given`."""
+    names = [canonical_band(name) for name in given]
+    wanted = [canonical_band(name) for name in source.terms.bands or names]
+    if missing := [name for name in wanted if name not in names]:
+        raise SceneError(f"{source.ms[0]} has no band {', '.join(missing)}; it has {', '.join(names)}")
+    return tuple(wanted), [names.index(name) for name in wanted]
+
+
+def _empty(folder: Path, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(dtype), shape)
+
+
+def _tiles(canvas: SceneCanvas, ratio: int, height: int, width: int) -> list[Tile]:
+    """The canvas cut so that degraded tiles fit together to `height` by `width` pixels of the truth."""
+    own = canvas.ratio
+    around = max(reach(own, area_phase(own)), own * reach(ratio, area_phase(ratio)))
+    needs = Reach(halo=around, alignment=own * ratio)
+    size = own * (TILE // ratio * ratio)
+    rows, cols = (
+        cut(0, own * pixels, axis.size, size, needs, own)
+        for pixels, axis in ((height, canvas.rows), (width, canvas.cols))
+    )
+    return [Tile(row, col) for row in rows for col in cols]
