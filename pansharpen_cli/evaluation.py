@@ -288,13 +288,15 @@ def score(
     return Scores(*np.mean(values, axis=0).tolist())
 
 
-def classical_scores(scenes: Sequence[ReducedScene], sensor: Sensor) -> dict[str, Scores]:
-    """The classical methods on the same scenes, to compare with."""
+def classical_scores(
+    scenes: Sequence[ReducedScene], sensor: Sensor, names: Sequence[str] = tuple(METHODS)
+) -> dict[str, Scores]:
+    """The classical methods of these `names` on the same scenes, to compare with."""
 
     def made_by(method: type[Method]) -> Callable[[ReducedScene], Backend]:
         return lambda scene: method(camera(scene, sensor))
 
-    return {name: score(made_by(method), None, scenes) for name, method in METHODS.items()}
+    return {name: score(made_by(METHODS[name]), None, scenes) for name in names}
 
 
 def write_error_map(folder: Path, scene: ReducedScene, method: str, hrms: Float32) -> Path:

@@ -69,7 +69,7 @@ _HALF_BAND = (
 """The 23-tap half-band filter of the toolbox's EXP (Aiazzi et al. 2002), from the tap next to the centre outwards."""
 
 
-TOGETHER = 8
+TOGETHER = 4
 """MS pixels that one matrix product makes, or makes PAN pixels of."""
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.interpolation import taps_at, windows
+from pansharpen_cli.interpolation import TOGETHER, filter_in_blocks, taps_at, together, windows
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -92,10 +92,13 @@ def seen(image: FloatArray, ratio: int, gain: float, phase: float) -> FloatArray
     The MTF kernel to 1e-8 of the image's maximum, only at positions ratio * i + `phase`; the border is replicated.
     """
     first, down, across = _sampled_kernel(ratio, gain, phase)
-    columns = windows(image, first, down.shape[1], ratio, axis=0).swapaxes(1, 2)
-    rows = down.astype(image.dtype) @ columns  # (h, pairs, W)
-    reached = windows(rows, first, across.shape[1], ratio, axis=2)
-    return np.asarray(np.einsum("hpwt,pt->hw", reached, across.astype(image.dtype)))
+    pairs, taps = down.shape
+    height, width = (size // ratio for size in image.shape)
+    padded = np.pad(image, [(0, 0), (max(-first, 0), max(first + taps - ratio, 0))], mode="edge")
+    rows = windows(padded, first, taps, ratio, axis=0) @ down.T.astype(image.dtype)  # (h, W, pairs)
+    # the pairs of a pixel lie side by side, so that one filter along the row adds them up
+    matrix = together(across.T.reshape(1, -1), ratio * pairs)
+    return filter_in_blocks(rows.reshape(height, -1), matrix, ratio * pairs * TOGETHER, width, axis=-1)
 
 
 def reach(ratio: int, phase: float) -> int:

@@ -205,11 +205,12 @@ class _Fused(_Placed):
     def __init__(self, raster: Raster, plain: Raster, canvas: SceneCanvas) -> None:
         super().__init__(raster, canvas)
         self._plain = plain
-        self._declared = raster.nodata is not None and np.isnan(raster.nodata)
+        nan_is_a_gap = raster.nodata is not None and np.isnan(raster.nodata)
+        self._strict = np.issubdtype(raster.dtype, np.floating) and not nan_is_a_gap
 
     def _window(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
         data, valid = super()._window(rows, cols)
-        if not self._declared and not valid.all() and not self._plain.read(rows, cols)[1].all():
+        if self._strict and not valid.all() and not self._plain.read(rows, cols)[1].all():
             raise SceneError(
                 f"{self._raster.path} holds NaN or infinity in rows {rows.start}-{rows.stop}, columns "
                 f"{cols.start}-{cols.stop}; make it again, or declare NaN as its nodata value if these are gaps"

@@ -18,7 +18,7 @@ from pansharpen_cli.mtf import SENSORS, kernel
 from pansharpen_cli.tiling import Pixels, Tile, cut
 
 BANDS = ("blue", "green", "red", "nir")
-OBSERVING = [name for name, method in METHODS.items() if method.crop is None]
+OBSERVING = [name for name, method in METHODS.items() if method.crop != 0]
 QUIET = {"exp", "gsa", "pracs", "sfim", "mtf-glp-fs", "mtf-glp-cbd", "mtf-glp-hpm-r", "awlp", "mf"}
 """Methods that leave EXP as it is where the PAN has no detail; the others put a flat PAN in its place, or are scaled by
 what the MTF kernels lack to a sum of 1."""
@@ -41,7 +41,9 @@ class Scene:
         return Pixels(tile, self.pan[:, *tile.read], ms, self.valid[tile.read])
 
     def observe(self, method: Method, size: int, backwards: bool = False) -> None:
-        method.observe(Reading(self, self.tiles(method, size)[:: -1 if backwards else 1]))
+        """In tiles of `size`, in either order; a method that wants crops gets its crops."""
+        tiles = self.tiles(method, method.crop or size)
+        method.observe(Reading(self, tiles[::-1] if backwards and not method.crop else tiles))
 
     def sharpen(self, method: Method, size: int) -> np.ndarray:
         hrms = np.full((len(self.ms), *self.valid.shape), np.nan, self.pan.dtype)
@@ -63,7 +65,7 @@ class Reading:
 
 def sharpen_whole(method: Method, pan: np.ndarray, ms: np.ndarray) -> np.ndarray:
     scene = Scene(pan, ms)
-    if method.crop is None:
+    if method.crop != 0:
         scene.observe(method, size=max(pan.shape))
     return scene.sharpen(method, size=max(pan.shape))
 

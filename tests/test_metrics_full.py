@@ -113,7 +113,7 @@ def test_golden_building_blocks(golden: Path, case: str):
     corners = [(0, 0), (0, -1), (2, 4), (-1, 0), (-1, -1)]
     for name, image, points in (
         ("check_exp_band1", product.exp, corners),
-        ("check_mtf_fused_band1", derived.Filtered(product.fused, product.mtf), corners),
+        ("check_mtf_fused_band1", derived.Filtered(product.fused, product.spectra), corners),
         ("check_pan_lr", derived.Reduced(product.pan, 4), [corner for corner in corners if corner != (-1, 0)]),
     ):
         band = whole(image)[0]

@@ -4,7 +4,10 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from affine import Affine
 
 from pansharpen_cli.cli import app
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.metrics import FULL
 from pansharpen_cli.pipeline import Job, sharpen
 from pansharpen_cli.quality import judge, write_maps
 
@@ -38,6 +42,39 @@ def files(case: Path, folder: Path) -> tuple[Path, Path, Path]:
         write(folder / "ms.tif", arrays["ms"], 4),
         write(folder / "fused.tif", arrays["fused"], 1),
     )
+
+
+@dataclass
+class Command:
+    """`pansharpen qnr` with the words it is given."""
+
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+
+    def run(self, *words: object) -> tuple[int, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["pansharpen", "qnr", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            app.main()
+        return int(stop.value.code or 0), *self.capsys.readouterr()
+
+    def __call__(self, *words: object) -> str:
+        code, out, err = self.run(*words)
+        assert code == 0, err
+        return out
+
+    def refuses(self, *words: object, message: str, code: int = 3) -> None:
+        found, out, err = self.run(*words)
+        assert (found, out) == (code, "")
+        assert message in err
+        assert err.startswith("pansharpen: ")
+        assert err.count("\n") == 1  # one sentence, no traceback
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "GDAL_CACHEMAX"):  # the command sets them
+        monkeypatch.setenv(name, "1" if "THREADS" in name else "256MB")
+    return Command(monkeypatch, capsys)
 
 
 def test_the_field_s_numbers(golden: Path, tmp_path: Path):
@@ -106,6 +143,125 @@ def test_maps_lie_where_their_blocks_are(product: Path, tmp_path: Path):
     assert finite.mean() == pytest.approx(judgement.report.scores["D_lambda_K"].value, abs=1e-6)
 
 
+def test_another_file_of_the_same_name_is_not_taken(
+    product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    for name in ("pan.tif", "ms.tif", "out.tif"):
+        shutil.copy(product.parent / name, tmp_path)
+    with rasterio.open(tmp_path / "out.tif", "r+") as file:
+        file.update_tags(ns="PANSHARPEN", PAN="pan.tif", MS=json.dumps(["ms.tif"]))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(product.parent / "ms.tif", elsewhere / "pan.tif")
+    monkeypatch.chdir(elsewhere)
+    with caplog.at_level(logging.WARNING, "pansharpen_cli"):
+        assert judge(tmp_path / "out.tif").pan == str(tmp_path / "pan.tif")
+    assert not caplog.records
+
+
+def copied(source: Path, target: Path, change: Callable[[np.ndarray], np.ndarray], **profile: Any) -> Path:
+    """A GeoTIFF with changed pixels, `profile`, and its tags."""
+    with rasterio.open(source) as file:
+        image = change(file.read())
+        tags, wanted = file.tags(ns="PANSHARPEN"), {**file.profile, **profile}
+    wanted |= {"count": len(image), "height": image.shape[1], "width": image.shape[2]}
+    with rasterio.open(target, "w", **wanted) as file:
+        file.write(image.astype(wanted["dtype"]))
+        file.update_tags(ns="PANSHARPEN", **tags)
+    return target
+
+
+def test_a_product_of_a_part_of_its_scene(product: Path, tmp_path: Path):
+    row, col = 100, 37
+    with rasterio.open(product) as file:
+        moved = file.transform @ Affine.translation(col, row)
+    part = copied(product, tmp_path / "part.tif", lambda image: image[:, row:-50, col:], transform=moved)
+    all_of_it, some = (judge(path, maps=True).report for path in (product, part))
+    for name in ("D_lambda", "D_s", "D_lambda_K", "D_s_R"):
+        values = some.maps[name]
+        inside = np.isfinite(values)
+        assert not inside[: row // 32].any()
+        assert some.scores[name].counted < all_of_it.scores[name].counted
+        if name != "D_s_R":  # its weights are those of the whole product
+            assert inside.sum() == some.scores[name].counted > 150
+            np.testing.assert_allclose(values[inside], all_of_it.maps[name][inside], rtol=1e-9, atol=1e-12)
+
+
+def test_an_ms_in_several_files_and_several_threads(product: Path, tmp_path: Path):
+    bands = []
+    for band in range(8):
+        path = tmp_path / f"b{band}.tif"
+        bands.append(str(copied(product.parent / "ms.tif", path, lambda image, band=band: image[band : band + 1])))
+    apart = judge(product, ms=bands, threads=3)
+    assert apart.ms == tuple(bands)
+    assert apart.report.scores == judge(product).report.scores
+
+
+def test_a_declared_nan_is_a_gap(product: Path, tmp_path: Path):
+    def with_nan(image: np.ndarray) -> np.ndarray:
+        image = image.astype(np.float32)
+        image[:, 300:310, 200:205] = np.nan
+        return image
+
+    found = judge(copied(product, tmp_path / "nan.tif", with_nan, dtype="float32", nodata=np.nan, predictor=3))
+    scores = judge(product).report.scores
+    for name in ("D_lambda", "D_lambda_K", "D_s_R"):
+        score = found.report.scores[name]
+        assert score.invalid > scores[name].invalid
+        assert score.value == pytest.approx(scores[name].value, rel=0.05)
+
+
+def with_one_nan(image: np.ndarray) -> np.ndarray:
+    image = image.astype(np.float32)
+    image[1, 300, 200] = np.nan
+    return image
+
+
+BAD_PRODUCTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any], str]] = {
+    "another grid": (lambda image: image, {"transform": Affine(0.7, 0, 594000, 0, -0.7, 5750000)}, "pixel grid"),
+    "two bands": (lambda image: image[:2], {}, "has 2 bands, its MS 8"),
+    "all nodata": (np.zeros_like, {"nodata": 0}, "nodata values"),
+    "all NaN": (lambda image: image * np.nan, {"dtype": "float32", "nodata": np.nan, "predictor": 3}, "nodata values"),
+    "a NaN": (with_one_nan, {"dtype": "float32", "nodata": None, "predictor": 3}, "NaN or infinity"),
+    "a NaN beside nodata": (with_one_nan, {"dtype": "float32", "nodata": 0, "predictor": 3}, "NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PRODUCTS)
+def test_bad_products_are_refused_in_one_sentence(case: str, product: Path, tmp_path: Path, command: Command):
+    change, profile, message = BAD_PRODUCTS[case]
+    command.refuses(copied(product, tmp_path / "bad.tif", change, **profile), message=message)
+
+
+def test_bad_inputs_are_refused_in_one_sentence(product: Path, tmp_path: Path, command: Command):
+    folder = product.parent
+    empty = copied(folder / "pan.tif", tmp_path / "empty.tif", np.zeros_like, nodata=0)
+    command.refuses(product, "--pan", empty, message="nodata values")
+    command.refuses(product, "--pan", folder / "ms.tif", message="a PAN has one")
+    command.refuses(product, "--ms", folder / "pan.tif", message="nothing to sharpen")
+    command.refuses(tmp_path / "none.tif", message="does not exist")
+    (tmp_path / "text.tif").write_text("no image")
+    command.refuses(tmp_path / "text.tif", message="not a readable GeoTIFF")
+    for tag, value, message in (
+        ("PAN", "gone.tif", "made of gone.tif, which is not there; give --pan"),
+        ("MS", '["gone.tif"]', "made of gone.tif, which is not there; give --ms"),
+        ("PAN", "", "does not say what its PAN was; give --pan"),
+        ("MS", "[]", "does not say what its MS was; give --ms"),
+        ("SENSOR", "Keyhole", "give --sensor"),
+    ):
+        shutil.copy(product, tmp_path / "tagged.tif")
+        with rasterio.open(tmp_path / "tagged.tif", "r+") as file:
+            file.update_tags(ns="PANSHARPEN", **{tag: value})
+        command.refuses(tmp_path / "tagged.tif", message=message)
+
+
+def test_a_product_smaller_than_a_block(golden: Path, tmp_path: Path, command: Command):
+    arrays = np.load(golden / "metrics/real_qb.npz")
+    pan, fused = (write(tmp_path / f"{name}.tif", arrays[name][:28], 1) for name in ("pan", "fused"))
+    ms = write(tmp_path / "ms.tif", arrays["ms"][:7], 4)
+    command.refuses(fused, "--pan", pan, "--ms", ms, message="smaller than 32 x 32")
+
+
 def test_a_product_that_says_nothing_needs_its_inputs(golden: Path, tmp_path: Path):
     pan, ms, fused = files(golden / "metrics/real_qb.npz", tmp_path)
     with pytest.raises(SceneError, match="does not say what its PAN was"):
@@ -114,10 +270,24 @@ def test_a_product_that_says_nothing_needs_its_inputs(golden: Path, tmp_path: Pa
         judge(write(tmp_path / "off.tif", np.load(golden / "metrics/real_qb.npz")["fused"], 1.5), pan=str(pan), ms=[ms])
 
 
-def test_the_command(product: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(sys, "argv", ["pansharpen", "qnr", str(product), "--json"])
-    with pytest.raises(SystemExit) as stop:
-        app.main()
-    assert stop.value.code == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert {"QNR", "D_lambda", "D_s", "HQNR", "D_lambda_K", "details"} <= set(answer)
+def test_the_json_holds_the_metrics_and_their_context(product: Path, command: Command):
+    answer = json.loads(command(product, "--json"))
+    assert {name for name, value in answer.items() if value is None or isinstance(value, float)} == set(FULL)
+    assert set(answer) - set(FULL) == {"details", "pan", "ms", "sensor", "phase", "given", "measured"}
+    assert (answer["sensor"], answer["phase"], answer["ms"]) == ("generic", "area", [str(product.parent / "ms.tif")])
+    assert set(answer["details"]) == set(FULL)
+
+
+def test_options_override_what_a_product_says(product: Path, tmp_path: Path, command: Command):
+    pan, ms = (shutil.copy(product.parent / f"{name}.tif", tmp_path / f"my_{name}.tif") for name in ("pan", "ms"))
+    options = ["--pan", pan, "--ms", ms, "--sensor", "WV2", "--phase", "toolbox", "--maps", tmp_path / "maps", "-j", 2]
+    answer, plain = json.loads(command(product, "--json", *options)), json.loads(command(product, "--json"))
+    assert (answer["pan"], answer["ms"], answer["sensor"], answer["phase"]) == (str(pan), [str(ms)], "WV2", "toolbox")
+    assert answer["D_s_R"] == plain["D_s_R"]  # knows neither MTF nor phase
+    assert answer["D_lambda_K"] != plain["D_lambda_K"]
+    assert answer["D_lambda"] != plain["D_lambda"]
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {f"{name}.tif" for name in FULL}
+    table = command(product)
+    assert [line.split()[0] for line in table.splitlines()[1:-1]] == list(FULL)
+    command.refuses(product, "--sensor", "Keyhole", message="--sensor knows", code=2)
+    command.refuses(product, "--maps", product, message="give a folder", code=2)

@@ -145,7 +145,9 @@ def source(folder: Path, ratio: int, bands: tuple[str, ...] | None = BANDS) -> F
     return Files(folder.name, str(folder / "pan.tif"), [str(folder / "ms.tif")], None, terms)
 
 
-@pytest.mark.parametrize(("name", "ratio"), [("l8_plain_a", 2), ("l8_pamplona_w", 2), ("wv2_rotterdam_2", 4), ("l8_plain_a", 4)])
+@pytest.mark.parametrize(
+    ("name", "ratio"), [("l8_plain_a", 2), ("l8_pamplona_w", 2), ("wv2_rotterdam_2", 4), ("l8_plain_a", 4)]
+)
 def test_degraded_by_tiles_equals_degraded_whole(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ratio: int
 ):
@@ -210,7 +212,9 @@ def test_gains_of_a_batch_reach_a_consistent_network():
             torch.testing.assert_close(together[index : index + 1], made(pan[index : index + 1], ms[index : index + 1]))
 
 
-def train(folder: Path, recipe: Recipe, seed: int = 1, **plan) -> tuple[loop.Best, list[loop.Progress], dict[str, torch.Tensor]]:
+def train(
+    folder: Path, recipe: Recipe, seed: int = 1, **plan
+) -> tuple[loop.Best, list[loop.Progress], dict[str, torch.Tensor]]:
     """A training on two random scenes, validated on the first."""
     scenes = seen(scene(0), scene(1))
     torch.manual_seed(0)
@@ -261,7 +265,7 @@ def test_a_state_of_another_run_is_not_gone_on_from(tmp_path: Path):
     with pytest.raises(UsageError, match="was left by a run with other batch; give what that had"):
         train(tmp_path, RECIPES["default"], terms={"seed": 1, "batch": 4})
     (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:1000])
-    with pytest.raises(UsageError, match="cannot be read .* delete it to begin again"):
+    with pytest.raises(UsageError, match=r"cannot be read .* delete it to begin again"):
         train(tmp_path, RECIPES["default"])
 
 

@@ -1,5 +1,8 @@
 """The field's classical methods, after the definitions of its toolbox (Vivone et al. 2015, 2021; Deng et al. 2022)."""
 
+from pansharpen_cli.classical.bdsd import Bdsd, BdsdPc
+from pansharpen_cli.classical.clusters import CBdsd
+from pansharpen_cli.classical.cnmf import Cnmf
 from pansharpen_cli.classical.haze import BtH, MtfGlpHpmH
 from pansharpen_cli.classical.method import Exp, Method
 from pansharpen_cli.classical.modulation import Awlp, Mf, MtfGlpHpm, MtfGlpHpmR, Sfim
@@ -17,6 +20,10 @@ METHODS: dict[str, type[Method]] = {
     "gsa": Gsa,
     "bt-h": BtH,
     "pracs": Pracs,
+    # regression, one scale down
+    "bdsd": Bdsd,
+    "bdsd-pc": BdsdPc,
+    "c-bdsd": CBdsd,
     # multiresolution analysis
     "sfim": Sfim,
     "mtf-glp": MtfGlp,
@@ -27,5 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "mtf-glp-hpm-h": MtfGlpHpmH,
     "awlp": Awlp,
     "mf": Mf,
+    # unmixing
+    "cnmf": Cnmf,
 }
 """By the name a user gives; title and citation are attributes of the class."""

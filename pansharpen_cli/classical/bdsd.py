@@ -41,7 +41,7 @@ class BandDependent(Method):
 
     def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
         of_bands, of_pan = statistics["gains"][:-1], statistics["gains"][-1]
-        hrms = self.camera.expand(ms + np.tensordot(of_bands.T, ms, axes=1))  # EXP is linear: mixed before, it is less
+        hrms = self.camera.expand(ms + np.tensordot(of_bands.T, ms, axes=1))  # EXP is linear: mix first
         hrms += of_pan[:, None, None] * pan
         return hrms
 

@@ -32,6 +32,7 @@ def adapt(
     ] = "generic",
     coregister: Annotated[str, typer.Option(help="auto, off, report, or DX,DY in PAN pixels.")] = "auto",
     minutes: Annotated[float, typer.Option(min=0.0, help="Stop after so long, if it still gains.")] = 8.0,
+    steps: Annotated[int, typer.Option(min=0, help="Stop after so many steps; 0: when nothing is gained.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="What is random follows from this number.")] = 1,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
@@ -54,12 +55,9 @@ def adapt(
 
     if sensor not in mtf.SENSORS:
         raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
-    import torch
-
     from pansharpen_cli.training.adapt import Adaptation
     from pansharpen_cli.training.adapt import adapt as fit
 
-    torch.set_num_threads(count)
     job = Adaptation(
         pan=pan,
         ms=ms,
@@ -70,8 +68,10 @@ def adapt(
         sensor=sensor,
         coregister=coregistration.parse(coregister),
         minutes=minutes,
+        steps=steps,
         seed=seed,
         device=device,
+        threads=count,
         overwrite=overwrite,
     )
     with console.progress(quiet, "step") as tell:

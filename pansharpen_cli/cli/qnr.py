@@ -71,6 +71,8 @@ def qnr(
 
     if sensor is not None and sensor not in mtf.SENSORS:
         raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
+    if maps is not None and maps.exists() and not maps.is_dir():
+        raise UsageError(f"--maps {maps} is a file; give a folder")
     with console.progress(quiet, "tile") as on_tile:
         judgement = quality.judge(
             product, pan=pan, ms=ms or (), sensor=sensor, phase=phase.value, maps=maps is not None, threads=threads,

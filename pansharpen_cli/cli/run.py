@@ -131,7 +131,7 @@ def _adapted(job: Job, quiet: bool) -> str:
     check_target(job.output, job.overwrite)
     task = Adaptation(
         job.pan, job.ms, job.output.with_suffix(".model"), job.model, sensor=job.sensor, coregister=job.coregister,
-        device=job.device, overwrite=job.overwrite,
+        device=job.device, threads=job.threads, overwrite=job.overwrite,
     )  # fmt: skip
     with console.progress(quiet, "step") as tell:
         adapted = adapt(task, lambda step, gain: tell(step, step))

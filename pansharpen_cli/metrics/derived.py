@@ -128,10 +128,10 @@ class Filtered:
             piece = data[band, row : row + PIECE + 2 * half, col : col + PIECE + 2 * half]
             spectrum = np.fft.rfft2(piece, s=(TRANSFORM, TRANSFORM))
             spectrum *= self.spectra[band]
-            filtered = np.fft.irfft2(spectrum, s=(TRANSFORM, TRANSFORM))
             # what wraps round falls into the margin
-            inside = filtered[2 * half : piece.shape[0], 2 * half : piece.shape[1]]
-            result[band, row : row + PIECE, col : col + PIECE] = inside
+            rows_done = np.fft.ifft(spectrum, axis=0)[2 * half : piece.shape[0]]
+            filtered = np.fft.irfft(rows_done, TRANSFORM, axis=1)[:, 2 * half : piece.shape[1]]
+            result[band, row : row + PIECE, col : col + PIECE] = filtered
         return Pixels(result, whole(valid, mtf.TAPS))
 
 

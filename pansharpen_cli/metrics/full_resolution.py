@@ -40,8 +40,8 @@ from pansharpen_cli.tiling import Span, Tile
 FLAT = 1e-8
 """A block whose deviation is this part of its mean is flat: the weights of EXP add up to 1 within 1e-9 only."""
 REPROJECTION_HALF_WIDTH = 2
-MS_TILE = 128
-"""MS pixels a side of a tile's core, for the reprojection indices."""
+MS_TILE = 96
+"""MS pixels a side of a tile's core, for the reprojection indices: with margins, at ratio 4, two Fourier transforms."""
 
 PRODUCTS: dict[str, tuple[str, str]] = {
     "QNR": ("D_lambda", "D_s"),
@@ -310,7 +310,8 @@ class Product:
         return self.pan.shape
 
     @cached_property
-    def mtf(self) -> list[npt.NDArray[np.complex128]]:
+    def spectra(self) -> list[npt.NDArray[np.complex128]]:
+        """The MS camera's MTF."""
         return derived.spectra([mtf.kernel(self.ratio, gain) for gain in self.gains])
 
 
@@ -382,7 +383,7 @@ class View:
     def consistency(self) -> Window:
         """EXP, and the product as the MS camera sees it."""
         core = Tile(*(Span(s.start, s.stop, s.start, s.stop) for s in (self.tile.rows, self.tile.cols)))
-        blurred = derived.Filtered(self._fused, self.product.mtf).read(*self.tile.core)
+        blurred = derived.Filtered(self._fused, self.product.spectra).read(*self.tile.core)
         return Window.of(core, self.product.size, self._exp, blurred)
 
     @cached_property

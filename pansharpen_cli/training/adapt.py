@@ -46,13 +46,18 @@ FINE, FRESH = 3e-4, 2e-3
 """Learning rates: to fit a trained model, and to begin with nothing."""
 AVERAGED = 0.95
 """Weight of the past in the average of the weights that is judged and kept: it varies less than the weights."""
+RIVALS = ("exp", "gsa", "mtf-glp-fs", "bdsd-pc", "mtf-glp-hpm-h")
+"""Classical methods to compare with."""
 EVERY, PATIENCE = 25, 6
 """Steps between looks at the held-out blocks, and looks without a gain after which it stops."""
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Which scene to fit, from which `model`; or from nothing, a `network` with these `options`."""
+    """Which scene to fit, from which `model`; or from nothing, a `network`.
+
+    `minutes` and `steps` are the most it may take; 0 steps: as many as it gains from.
+    """
 
     pan: str | Path
     ms: Sequence[str | Path]
@@ -63,8 +68,10 @@ class Adaptation:
     sensor: str = "generic"
     coregister: Choice = "auto"
     minutes: float = 8.0
+    steps: int = 0
     seed: int = 1
     device: str = "auto"
+    threads: int = 0
     overwrite: bool = False
 
 
@@ -91,7 +98,7 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     began = time.perf_counter()
     if (job.output / zoo.SPEC).exists() and not job.overwrite:
         raise OutputError(f"{job.output} is a model already; give --overwrite or another folder")
-    where = device(job.device)
+    where = device(job.device, job.threads)
     torch.manual_seed(job.seed)
     sensor = SENSORS[job.sensor]
     scene = load(job.pan, *job.ms, sensor=sensor, bands=job.bands, coregister=job.coregister)
@@ -100,9 +107,9 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     network.set_camera([sensor.gain(band) for band in scene.band_names])
     before, after, steps = fit(
         network, spec.radiometry, learned, held_out, crop=spec.crop, where=where, fresh=job.network is not None,
-        seconds=60 * job.minutes, seed=job.seed, on_step=on_step,
+        seconds=60 * job.minutes, steps=job.steps, seed=job.seed, on_step=on_step,
     )  # fmt: skip
-    classical = classical_scores([held_out], sensor)
+    classical = classical_scores([held_out], sensor, RIVALS)
     seconds = time.perf_counter() - began
     model = _save(job, spec, network, scene, {**classical, job.output.name: after}, steps, seconds)
     return Adapted(model, None if job.network else before, after, classical, steps, seconds)
@@ -132,13 +139,14 @@ def fit(
     where: torch.device,
     fresh: bool,
     seconds: float,
+    steps: int,
     seed: int,
     on_step: Callable[[int, float], None],
 ) -> tuple[Scores, Scores, int]:
     """Train `network` in place and leave it with the best weights by the held-out blocks. Returns the scores of these
     blocks before and after, and the steps that were taken.
 
-    It stops when they no longer gain, and after `seconds`.
+    It stops when they no longer gain, after `seconds`, and after `steps` unless that is 0.
     """
     average = copy.deepcopy(network)
     backend = TorchBackend(average, crop, where)
@@ -151,7 +159,7 @@ def fit(
     kept = copy.deepcopy(average.state_dict())
     step = waited = 0
     end = time.perf_counter() + seconds
-    while waited < PATIENCE and time.perf_counter() < end:
+    while waited < PATIENCE and time.perf_counter() < end and step != (steps or None):
         pan, ms, gt, weight = patches.batch(random)
         loss = (weight * (network(pan, ms) - gt).abs()).sum() / (weight.sum() * gt.shape[1])
         if not torch.isfinite(loss):
@@ -162,7 +170,7 @@ def fit(
         optimizer.step()
         step += 1
         _follow(average, network, min(AVERAGED, step / (step + 10)))
-        if step % EVERY == 0:
+        if step % EVERY == 0 or step == steps:
             now = score(lambda _: backend, radiometry, [held_out])
             waited += 1
             if now.ergas < best.ergas:

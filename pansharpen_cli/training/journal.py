@@ -24,7 +24,7 @@ SAMPLE = "sample.png"
 
 
 class Journal:
-    """Of the model that `spec` describes, in `folder`; `network` is one to put weights into, not the one that learns."""
+    """Of the model that `spec` describes, in `folder`; `network` is there to be saved, another one learns."""
 
     def __init__(self, folder: Path, spec: ModelSpec, judge: Validation, network: Network) -> None:
         self._folder, self._spec, self._judge, self._network = folder, spec, judge, network

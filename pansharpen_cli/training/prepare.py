@@ -43,7 +43,7 @@ MISREGISTERED = 0.45
 """Pixels of the truth by which PAN and truth may lie apart: farther, they teach blur. QuickBird pairs known to be
 misregistered lie 0.49 and more apart, others up to 0.39."""
 CLEAR = 0.5
-"""Strength from which the shift that one patch shows is believed."""
+"""Strength from which the shift that one window shows is believed."""
 TILE = 256
 """Pixels of the truth a side of the tiles in which a scene is degraded."""
 IMAGES = ("pan", "ms", "gt", "valid")
@@ -81,40 +81,58 @@ def examine(
     if not scene.valid.any():
         raise SceneError(f"{scene.name} has no valid pixel left, away from gaps; leave it out or give a larger scene")
     moments = ArrayCanvas.of(scene.pan, scene.ms, scene.valid).moments
+    shifts = _shifts(scene, patch) if patch else {}
     rejected: Counter[str] = Counter()
-    corners: list[tuple[int, int]] = []
-    shifts: list[WindowShift | None] = []
-    for row, col in _corners(scene, patch) if patch else ():
+    corners = []
+    for row, col in _corners(scene, patch, STRIDE) if patch else ():
         window = slice(row, row + patch), slice(col, col + patch)
-        gt = scene.gt[:, *window]
         if not scene.valid[window].all():
             rejected["nodata"] += 1
-        elif (gt.std(axis=(1, 2)) <= FLAT * moments.std[:-1]).all():
+        elif (scene.gt[:, *window].std(axis=(1, 2)) <= FLAT * moments.std[:-1]).all():
             rejected["flat"] += 1
+        elif any(_is_off(shifts.get(start)) for start in _under(row, col, patch)):
+            rejected["misregistered"] += 1
         else:
-            # PAN and truth have pixels of one size here, so small windows tell their shift to a tenth of a pixel
-            shift = window_shift(scene.pan[0][window], gt, scene.valid[window], ratio=1)
-            shifts.append(shift)
-            if shift and shift.strength >= CLEAR and np.hypot(shift.dx, shift.dy) > MISREGISTERED:
-                rejected["misregistered"] += 1
-            else:
-                corners.append((row, col))
-    misfit = _misfit(shifts)
-    kept = np.array([] if misfit else corners, np.int32).reshape(-1, 2)
+            corners.append((row, col))
+    misfit = _misfit(shifts.values())
     return Prepared(
-        scene.name, sensor, scene.band_names, scene.geometry, moments, kept, rejected, misfit,
+        scene.name, sensor, scene.band_names, scene.geometry, moments,
+        np.array([] if misfit else corners, np.int32).reshape(-1, 2), rejected, misfit,
         open_again or (lambda: scene),
     )  # fmt: skip
 
 
-def _corners(scene: ReducedScene, patch: int) -> Iterator[tuple[int, int]]:
-    step = max(1, int(patch // scene.ratio * STRIDE)) * scene.ratio
+def _corners(scene: ReducedScene, patch: int, stride: float) -> Iterator[tuple[int, int]]:
+    """First pixels of patches, `stride` patches apart, on MS pixels' first ones."""
+    step = max(1, int(patch // scene.ratio * stride)) * scene.ratio
     rows, cols = (range(0, size - patch + 1, step) for size in scene.valid.shape)
     return ((row, col) for row in rows for col in cols)
 
 
+def _shifts(scene: ReducedScene, patch: int) -> dict[tuple[int, int], WindowShift | None]:
+    """How far PAN and truth lie apart in windows side by side, by their first pixels.
+
+    The two have pixels of one size here, so that windows as small as a patch tell their shift to a tenth of a pixel.
+    """
+    windows = {(row, col): (slice(row, row + patch), slice(col, col + patch)) for row, col in _corners(scene, patch, 1)}
+    return {
+        start: window_shift(scene.pan[0][window], scene.gt[:, *window], scene.valid[window], ratio=1)
+        for start, window in windows.items()
+    }
+
+
+def _under(row: int, col: int, patch: int) -> Iterator[tuple[int, int]]:
+    """The windows of `_shifts` that a patch touches."""
+    rows, cols = ({start // patch * patch, (start + patch - 1) // patch * patch} for start in (row, col))
+    return ((first, second) for first in rows for second in cols)
+
+
+def _is_off(shift: WindowShift | None) -> bool:
+    return shift is not None and shift.strength >= CLEAR and np.hypot(shift.dx, shift.dy) > MISREGISTERED
+
+
 def _misfit(shifts: Iterable[WindowShift | None]) -> str:
-    """Why PAN and truth do not belong together, from what all patches show; "" if they do, or where none shows a thing."""
+    """Why PAN and truth do not belong together, by all windows; "" if they do, or where no window tells."""
     seen = [shift for shift in shifts if shift is not None]
     found = combine(seen)
     if seen and found.confidence < TRUSTED:
