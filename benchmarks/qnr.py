@@ -120,7 +120,7 @@ def main() -> None:
         runs = [run(*command, threads=threads) for _ in range(arguments.repeat)]
         report(f"qnr, {threads} thread{'s' if threads > 1 else ''}", runs)
     scores = json.loads(runs[-1][2])
-    print({name: round(value, 6) for name, value in scores.items() if isinstance(value, float)})
+    print(json.dumps({name: value for name, value in scores.items() if isinstance(value, float)}))
 
 
 if __name__ == "__main__":

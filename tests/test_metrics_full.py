@@ -53,12 +53,13 @@ def judge(hrms: np.ndarray, pan: np.ndarray, ms: np.ndarray, **options: Any) -> 
     return metrics.full(*(ArrayImage(i) for i in (hrms, pan, ms)), gains=[0.3] * len(ms), **{"phase": PHASE, **options})
 
 
+@pytest.mark.parametrize("tile", [1024, (32, 1024)], ids=["whole", "strips"])
 @pytest.mark.parametrize("case", CASES)
-def test_golden(golden: Path, case: str):
+def test_golden(golden: Path, case: str, tile: int | tuple[int, int]):
     expected, images, gains = load(golden, case)
     report = metrics.full(
-        *images, gains=gains, phase=PHASE, metrics=[*FULL, *OPTIONAL], maps=True, strict=True
-    )  # fmt: skip
+        *images, gains=gains, phase=PHASE, metrics=[*FULL, *OPTIONAL], maps=True, strict=True, tile=tile, threads=2
+    )
     for name, score in report.scores.items():
         if name in expected and name != "D_rho":
             value = np.nan if expected[name] is None else expected[name]

@@ -34,11 +34,13 @@ def textured(bands: int, height: int, width: int) -> np.ndarray:
     return RNG.uniform(100, 900, (bands, 1, 1)) + RNG.normal(0, 60, (bands, height, width)).round()
 
 
+@pytest.mark.parametrize("tile", [1024, (64, 1024)], ids=["whole", "strips"])
 @pytest.mark.parametrize("case", CASES)
-def test_golden(golden: Path, case: str):
+def test_golden(golden: Path, case: str, tile: int | tuple[int, int]):
     expected, gt, fused = load(golden, case)
     for name, values in expected["rr"].items():
         options = {"cut": int(name.removeprefix("cut")), "maxval": expected["maxval"], "strict": True}
+        options |= {"tile": tile, "threads": 2}
         report = compare(gt, fused, **options)
         for key, metric in NAMES.items():
             tolerance = NO_ANGLE.get(case, 1e-9) if metric == "SAM" else 1e-9

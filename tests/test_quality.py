@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,13 +184,13 @@ def test_a_product_of_a_part_of_its_scene(product: Path, tmp_path: Path):
         assert not inside[: row // 32].any()
         assert some.scores[name].counted < all_of_it.scores[name].counted
         if name != "D_s_R":  # its weights are those of the whole product
-            assert inside.sum() == some.scores[name].counted > 150
+            assert inside.sum() == some.scores[name].counted > 100
             np.testing.assert_allclose(values[inside], all_of_it.maps[name][inside], rtol=1e-9, atol=1e-12)
 
 
 def test_an_ms_in_several_files_and_several_threads(product: Path, tmp_path: Path):
     bands = []
-    for band in range(8):
+    for band in range(4):
         path = tmp_path / f"b{band}.tif"
         bands.append(str(copied(product.parent / "ms.tif", path, lambda image, band=band: image[band : band + 1])))
     apart = judge(product, ms=bands, threads=3)
@@ -199,7 +200,7 @@ def test_an_ms_in_several_files_and_several_threads(product: Path, tmp_path: Pat
 
 def test_a_declared_nan_is_a_gap(product: Path, tmp_path: Path):
     def with_nan(image: np.ndarray) -> np.ndarray:
-        image = image.astype(np.float32)
+        image = np.where((image == 0).all(axis=0), np.nan, image.astype(np.float32))
         image[:, 300:310, 200:205] = np.nan
         return image
 
@@ -219,7 +220,7 @@ def with_one_nan(image: np.ndarray) -> np.ndarray:
 
 BAD_PRODUCTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any], str]] = {
     "another grid": (lambda image: image, {"transform": Affine(0.7, 0, 594000, 0, -0.7, 5750000)}, "pixel grid"),
-    "two bands": (lambda image: image[:2], {}, "has 2 bands, its MS 8"),
+    "two bands": (lambda image: image[:2], {}, "has 2 bands, its MS 4"),
     "all nodata": (np.zeros_like, {"nodata": 0}, "nodata values"),
     "all NaN": (lambda image: image * np.nan, {"dtype": "float32", "nodata": np.nan, "predictor": 3}, "nodata values"),
     "a NaN": (with_one_nan, {"dtype": "float32", "nodata": None, "predictor": 3}, "NaN or infinity"),
@@ -291,3 +292,13 @@ def test_options_override_what_a_product_says(product: Path, tmp_path: Path, com
     assert [line.split()[0] for line in table.splitlines()[1:-1]] == list(FULL)
     command.refuses(product, "--sensor", "Keyhole", message="--sensor knows", code=2)
     command.refuses(product, "--maps", product, message="give a folder", code=2)
+
+
+def test_the_benchmark_runs(tmp_path: Path):
+    script = Path(__file__).parents[1] / "benchmarks" / "qnr.py"
+    command = [sys.executable, str(script), str(tmp_path), "--size", "576", "--threads", "2", "--repeat", "1"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[0].startswith("576 x 576 x 4 uint16")
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["reading only", "qnr, 2 threads"]
+    assert all("MPix/s" in line and "MiB" in line for line in lines[1:3])
+    assert 0.8 < json.loads(lines[3])["QNR"] < 1

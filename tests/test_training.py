@@ -1,5 +1,6 @@
 """Training: samples whose truth is known, what is rejected, exact steps, and a model folder at the end."""
 
+import importlib.util
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,7 @@ def seen(*scenes: ReducedScene, patch: int = 32) -> list[Prepared]:
 
 def test_patches_keep_pan_ms_and_truth_together():
     patches = Patches(seen(scene(0), scene(1)), SCENE, patch=32, seed=3)
-    pan, ms, gt, gains = patches.batch(step=5, size=64)
+    pan, ms, gt, gains, _ = patches.batch(step=5, size=64)
     assert pan.shape == (64, 1, 32, 32)
     assert ms.shape == (64, 2, 16, 16)
     assert (gains == np.float32(0.3)).all()
@@ -154,7 +155,7 @@ def test_degraded_by_tiles_equals_degraded_whole(
     """With a shift to correct, gaps, sizes that do not fit, and a ratio that is not the scene's."""
     whole = source(data / name, ratio).load()
     monkeypatch.setattr(prepare, "TILE", 50)
-    (found,) = prepare.prepare([source(data / name, ratio)], 0, tmp_path)
+    (found,) = prepare.prepare([source(data / name, ratio)], 64, tmp_path)
     tiled = found.open()
     assert tiled.band_names == BANDS
     np.testing.assert_array_equal(tiled.valid, whole.valid)
@@ -253,11 +254,20 @@ def test_the_best_weights_are_kept_and_early_stopping_ends(tmp_path: Path):
 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_good_state(tmp_path: Path):
-    wild = replace(RECIPES["default"], lr=1e30, longest_step=float("inf"), schedule=lambda epoch, epochs: 1.0)
-    with pytest.raises(ModelError, match=r"the loss is (nan|inf) at step \d"):
-        train(tmp_path, wild, every=1)
-    content = torch.load(tmp_path / "state", weights_only=True)
-    assert all(torch.isfinite(value).all() for value in content["network"].values())
+    """Four honest steps and one that throws the weights to where float32 ends, seen by the loss or by validation."""
+    far = 4 * 2 / len(Patches(seen(scene(0), scene(1)), SCENE, 32, 1))  # epochs
+    wild = replace(RECIPES["default"], lr=1e-3, schedule=lambda epoch, epochs: 1.0 if epoch < far else 1e38)
+    for every, stop in (
+        (2, r"the loss is (nan|inf) at step 6, .* holds the model of step \d"),
+        (1, "the validation ERGAS is"),
+    ):
+        folder = tmp_path / str(every)
+        folder.mkdir()
+        with pytest.raises(ModelError, match=stop):
+            train(folder, wild, every=every)
+        content = torch.load(folder / "state", weights_only=True)
+        assert content["step"] == 4
+        assert all(value.abs().max() < 10 for value in content["network"].values())
 
 
 def test_a_state_of_another_run_is_not_gone_on_from(tmp_path: Path):
@@ -282,10 +292,10 @@ def test_the_recipes_of_the_papers():
 
 def test_scores_are_means_and_q2n_of_scenes_that_have_it(data: Path):
     files = data / "tiny_l8/pan.tif", data / "tiny_l8/ms.tif"
-    large = examine(load(*files, sensor=GENERIC), GENERIC, 0)
+    large = examine(load(*files, sensor=GENERIC), GENERIC, 32)
     normalised = large.open()
     normalised = replace(normalised, pan=normalised.pan / 1e5, ms=normalised.ms / 1e5, gt=normalised.gt / 1e5)
-    both = [large, examine(normalised, GENERIC, 0)]
+    both = [large, examine(normalised, GENERIC, 32)]
     alone, pair = (
         Validation(scenes, lambda bands: build("premix-b", bands, 2, TINY), SCENE, 32, torch.device("cpu")).classical()
         for scenes in (both[:1], both)
@@ -304,9 +314,9 @@ def test_a_model_from_real_scenes(data: Path, tmp_path: Path):
         device="cpu", licence="test", options=TINY,
     )  # fmt: skip
     model = make_model(job)
-    assert sorted(path.name for path in model.folder.iterdir()) == [
-        "README.md", "curves.png", "sample.png", zoo.SPEC, "training.csv", zoo.WEIGHTS,
-    ]  # fmt: skip
+    files = {"README.md", "curves.png", "sample.png", zoo.SPEC, "training.csv", zoo.WEIGHTS}
+    events = {"tensorboard"} if importlib.util.find_spec("tensorboard") else set()
+    assert {path.name for path in model.folder.iterdir()} == files | events
     assert set(model.spec.scores) == {*METHODS, "premix-b.tiny"}
     assert all({"ergas", "sam", "q2n"} == set(scores) for scores in model.spec.scores.values())
     assert model.load().options == TINY

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from tqdm import tqdm
 
@@ -21,11 +21,19 @@ def set_up(quiet: bool, verbose: int) -> None:
     # rasterio's, of what is not georeferenced: we take care of it
     warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal to Affine.identity")
     shown["tracebacks"] = verbose >= 2
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _BesideBars(sys.stderr)
     handler.setFormatter(_Format())
     logger = logging.getLogger("pansharpen_cli")
     logger.handlers = [handler]
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+class _BesideBars(logging.StreamHandler[TextIO]):
+    """Takes a bar away while a message is written."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(self.stream):
+            super().emit(record)
 
 
 class _Format(logging.Formatter):

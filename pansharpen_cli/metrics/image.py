@@ -150,7 +150,7 @@ def pixels_beyond(image: Image, rows: slice, cols: slice, border: str) -> Pixels
     data = np.concatenate([np.concatenate([piece.data for piece in row], axis=2) for row in pieces], axis=1)
     valid = np.concatenate([np.concatenate([piece.valid for piece in row], axis=1) for row in pieces], axis=0)
     row, col = (np.searchsorted(have, place) for have, place in zip(used, places, strict=True))
-    return Pixels(data[:, row[:, None], col], valid[row[:, None], col])
+    return Pixels(data.take(row, axis=1).take(col, axis=2), valid.take(row, axis=0).take(col, axis=1))
 
 
 def _runs(indices: npt.NDArray[np.intp]) -> list[slice]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.radiometry import Radiometry, Scaling
+from pansharpen_cli.training.cameras import Facts, other_pan
 from pansharpen_cli.training.prepare import Prepared
 from pansharpen_cli.wald import ReducedScene
 
@@ -19,13 +20,15 @@ Float32 = npt.NDArray[np.float32]
 class Sample(NamedTuple):
     """A patch in network units, or a batch of them with one more axis in front.
 
-    `pan` (1, P, P), `ms` (bands, p, p), `gt` (bands, P, P); `gains` (bands,): the MTF of its MS camera.
+    `pan` (1, P, P), `ms` (bands, p, p), `gt` (bands, P, P). Known of the whole scene, (bands,) each: `gains`, the MTF
+    of its MS camera, and its `haze`.
     """
 
     pan: Float32
     ms: Float32
     gt: Float32
     gains: Float32
+    haze: Float32
 
 
 class Patches:
@@ -41,13 +44,15 @@ class Patches:
         bands: int | None = None,
         turns: bool = True,
         crops: int = 1,
+        other_pans: bool = False,
     ) -> None:
         """`patch`: pixels a side of the truth, a multiple of the ratio; `bands`: so many of a scene's bands, drawn at
         random, for a sample (None: all); `turns`: turned and mirrored at random; `crops`: so many neighbours in a batch
-        are of one scene."""
+        are of one scene; `other_pans`: see `cameras.other_pan`."""
         self.patch, self.seed = patch, seed
         self._scenes, self._radiometry = scenes, radiometry
-        self._bands, self._turns, self._crops = bands, turns, crops
+        self._bands, self._turns, self._crops, self._other_pans = bands, turns, crops, other_pans
+        self._facts: dict[int, Facts] = {}
         counts = np.array([len(scene.corners) for scene in scenes])
         if not counts.sum():
             raise SceneError(
@@ -83,12 +88,17 @@ class Patches:
             order = random.choice(order, self._bands, replace=False)
         scaling = Scaling.of(self._radiometry, prepared.moments.of_bands(order.tolist()))
         gains = np.array([prepared.sensor.gain(scene.band_names[index]) for index in order], np.float32)
+        if number not in self._facts:
+            self._facts[number] = Facts.of(scene)
+        haze, covariance = self._facts[number].of_bands(order, scaling)
         for corner in corners:
             pan, ms, gt = self._cut(scene, self._moved(scene, corner, random), order)
             pan, ms = scaling.to_network(pan, ms)
             gt = (gt - scaling.offset) / scaling.scale
+            if self._other_pans:
+                pan = other_pan(pan, gt, covariance, random)
             pan, ms, gt = self._turned((pan, ms, gt), scene, random)
-            yield Sample(pan, ms, gt, gains)
+            yield Sample(pan, ms, gt, gains, haze)
 
     def _moved(
         self, scene: ReducedScene, corner: npt.NDArray[np.int32], random: np.random.Generator

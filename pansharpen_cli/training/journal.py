@@ -33,6 +33,7 @@ class Journal:
 
     def compare(self, on_scene: Callable[[int, int], None]) -> None:
         """See what has to be beaten."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._table = self._judge.classical(on_scene)
         log.info("on the validation scenes: %s", "; ".join(f"{n} {_told(s)}" for n, s in self._baselines().items()))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from pansharpen_cli.networks.network import Network, Pooling, Reduction
@@ -9,14 +11,14 @@ from pansharpen_cli.networks.network import Network, Pooling, Reduction
 
 class OverCrops(Pooling):
     """Every `crops` neighbours in a batch of `images` are of one scene and share their values, as `Jointly` does for
-    one scene. A camera's `gains` (images, bands) come with the batch."""
+    one scene. What is `known` of their scenes, name -> (images, bands), comes with the batch."""
 
-    def __init__(self, images: int, crops: int, gains: Tensor) -> None:
-        self._scenes, self._crops, self._gains = images // crops, crops, gains
+    def __init__(self, images: int, crops: int, known: Mapping[str, Tensor]) -> None:
+        self._scenes, self._crops, self._known = images // crops, crops, known
 
     def __call__(self, name: str, reduce: Reduction, *maps: Tensor) -> Tensor:
-        if name == "gains":
-            return self._gains
+        if name in self._known:
+            return self._known[name]
         if self._crops == 1:
             return reduce(*(m.flatten(2) for m in maps))
         count = len(maps[0])
@@ -28,11 +30,11 @@ class OverCrops(Pooling):
 
 
 class Learner(nn.Module):
-    """Maps a batch of pan (N, 1, H, W), ms (N, bands, h, w) and gains (N, bands) to HRMS."""
+    """Maps a batch of pan (N, 1, H, W), ms (N, bands, h, w), gains and haze (N, bands) to HRMS."""
 
     def __init__(self, network: Network, crops: int) -> None:
         super().__init__()
         self.network, self.crops = network, crops
 
-    def forward(self, pan: Tensor, ms: Tensor, gains: Tensor) -> Tensor:
-        return self.network.fuse(pan, ms, OverCrops(len(pan), self.crops, gains))
+    def forward(self, pan: Tensor, ms: Tensor, gains: Tensor, haze: Tensor) -> Tensor:
+        return self.network.fuse(pan, ms, OverCrops(len(pan), self.crops, {"gains": gains, "haze": haze}))

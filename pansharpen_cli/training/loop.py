@@ -102,18 +102,14 @@ def train(
         # what is random in a step follows from it alone: no state of a generator need be kept
         torch.manual_seed(int(np.random.SeedSequence((plan.seed, step, workers.rank)).generate_state(1)[0]))
         network.train()
-        pan, ms, gt, gains = (torch.from_numpy(images).to(where) for images in batch)
-        loss = LOSSES[recipe.loss](learner(pan, ms, gains), gt)
+        pan, ms, gt, gains, haze = (torch.from_numpy(images).to(where) for images in batch)
+        loss = LOSSES[recipe.loss](learner(pan, ms, gains, haze), gt)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.longest_step)
         told = workers.mean(loss.detach())
         if not torch.isfinite(told + norm):
-            kept = f" ({plan.state.parent} holds the model of step {best.step})" if best else ""
-            raise ModelError(
-                f"the loss is {told.item()} at step {step}, its gradient {norm.item()}; try another recipe or a larger "
-                f"batch{kept}"
-            )
+            raise _failed(f"the loss is {told.item()} at step {step + 1}, its gradient {norm.item()}", plan, best)
         lr = float(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
@@ -122,16 +118,23 @@ def train(
         if (step + 1) % plan.every == 0 or step + 1 == plan.steps:
             weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
             scores = workers.first_does(partial(validate, weights))
-            if best is None or scores.ergas < best.scores.ergas or math.isnan(best.scores.ergas):
+            if not math.isfinite(scores.ergas):
+                raise _failed(f"the validation ERGAS is {scores.ergas} at step {step + 1}", plan, best)
+            if best is None or scores.ergas < best.scores.ergas:
                 best = Best(weights, scores, step + 1)
-            if workers.is_first:
-                _save(plan, network, optimizer, schedule, step + 1, best)
-                if best.step == step + 1:
-                    on_best(best)
-        on_step(Progress(step + 1, plan.steps, told.item(), lr, speed, scores))
+        on_step(Progress(step + 1, plan.steps, told.item(), lr, speed, scores))  # before the state, which is resumed
+        if scores and best and workers.is_first:
+            _save(plan, network, optimizer, schedule, step + 1, best)
+            if best.step == step + 1:
+                on_best(best)
         began = time.perf_counter()
     assert best is not None
     return best
+
+
+def _failed(what: str, plan: Plan, best: Best | None) -> ModelError:
+    kept = f" ({plan.state.parent} holds the model of step {best.step})" if best else ""
+    return ModelError(f"{what}; try another recipe or a larger batch{kept}")
 
 
 def _save(plan: Plan, network: Network, optimizer: Any, schedule: Any, step: int, best: Best) -> None:

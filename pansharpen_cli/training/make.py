@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -100,20 +100,20 @@ def make_model(
         _make_repeatable(where)
         with workers.first_alone():
             scenes, validation = _scenes(job, recipe.patch, on_scene)
+        job = _suited(job, scenes[0].geometry)
+        bands = len(job.bands) or min(ANY_BANDS, *(len(scene.bands) for scene in scenes))
+        radiometry = init.spec.radiometry if init else _radiometry(scenes)
         if workers.is_first:
             _report(scenes, validation, recipe.patch)
-        job = _suited(job, scenes[0].geometry)
-        radiometry = init.spec.radiometry if init else _radiometry(scenes)
-        bands = len(job.bands) or min(ANY_BANDS, *(len(scene.bands) for scene in scenes))
         patches = Patches(
             scenes, radiometry, recipe.patch, job.seed,
             bands=None if job.bands else bands, turns=recipe.turns, crops=job.crops_per_scene,
+            other_pans=recipe.other_pans,
         )  # fmt: skip
-        recipe_steps = recipe.epochs * max(1, len(patches) // recipe.batch)
-        job = replace(job, steps=job.steps or recipe_steps, batch=recipe.batch)
+        steps = job.steps or recipe.epochs * max(1, len(patches) // recipe.batch)
+        job = replace(job, steps=steps, batch=recipe.batch)
         judge = Validation(validation, partial(_build, job), radiometry, recipe.patch, where)
         spec = _spec(job, recipe, radiometry, scenes, validation, len(patches))
-        job.output.mkdir(parents=True, exist_ok=True)
         journal = Journal(job.output, spec, judge, _build(job, bands))
         if workers.is_first:
             journal.compare(on_scene)
@@ -209,8 +209,7 @@ def _scenes(job: Training, patch: int, on_scene: Callable[[int, int], None]) -> 
     terms = Terms(ratio=job.ratio, bands=tuple(job.bands) or None, sensor=job.sensor)
     work = job.output / WORK
     learnt, held_out = (
-        prepare(_sources(paths, terms), size, work, on_scene)
-        for paths, size in ((job.scenes, patch), (job.validation, 0))
+        prepare(_sources(paths, terms), patch, work, on_scene) for paths in (job.scenes, job.validation)
     )
     first = learnt[0]
     for scene in (*learnt, *held_out):
@@ -262,8 +261,10 @@ def _report(scenes: Sequence[Prepared], validation: Sequence[Prepared], patch: i
         "%s scenes, %s patches of %d x %d MS pixels, rejected: %s; %s validation scenes",
         f"{len(scenes):,}", f"{patches:,}", patch, patch, rejected, f"{len(validation):,}",
     )  # fmt: skip
-    for name, reason in _left_out(scenes).items():
+    for name, reason in _misfits(scenes).items():
         log.warning("%s is left out: %s", name, reason)
+    for name, reason in _misfits(validation).items():
+        log.warning("%s is validated on, but %s", name, reason)
 
 
 def _rejected(scenes: Sequence[Prepared]) -> dict[str, int]:
@@ -271,7 +272,7 @@ def _rejected(scenes: Sequence[Prepared]) -> dict[str, int]:
     return dict(sum((scene.rejected for scene in scenes), Counter()))
 
 
-def _left_out(scenes: Sequence[Prepared]) -> dict[str, str]:
+def _misfits(scenes: Sequence[Prepared]) -> dict[str, str]:
     return {scene.name: scene.misfit for scene in scenes if scene.misfit}
 
 
@@ -302,7 +303,7 @@ def _spec(
         licence=job.licence,
         training={
             "data": job.data,
-            "scenes": _names(scenes),
+            "scenes": _names(scene for scene in scenes if not scene.misfit),
             "validation": _names(validation),
             "recipe": job.recipe,
             "steps": job.steps,
@@ -310,7 +311,7 @@ def _spec(
             "crops_per_scene": job.crops_per_scene,
             "patches": patches,
             "rejected": _rejected(scenes),
-            "left_out": _left_out(scenes),
+            "left_out": _misfits(scenes),
             "sensor": job.sensor,
             "init": job.init,
             "seed": job.seed,
@@ -318,8 +319,8 @@ def _spec(
     )
 
 
-def _names(scenes: Sequence[Prepared]) -> list[str]:
+def _names(scenes: Iterable[Prepared]) -> list[str]:
     """Each once, and not thousands of them."""
-    names = list(dict.fromkeys(scene.name for scene in scenes if not scene.misfit))
+    names = list(dict.fromkeys(scene.name for scene in scenes))
     rest = len(names) - MOST_NAMES
     return names if rest <= 0 else [*names[:MOST_NAMES], f"{rest:,} more"]

@@ -1,14 +1,13 @@
 """Scenes made ready to learn from, each once: co-registered, degraded by Wald's protocol, its patches looked at.
 
-What is degraded is kept in memory-mapped files, by tiles, so that neither a large scene nor many of them are ever in
-memory. Scenes that come with a truth, and samples of benchmark files, are read again when a patch is drawn.
+They are kept in memory-mapped files, and what is degraded is degraded by tiles, so that neither a large scene nor many
+of them are ever in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,8 +31,6 @@ from pansharpen_cli.scene import Scene
 from pansharpen_cli.sources import Files, FromBenchmark, Source
 from pansharpen_cli.tiling import Reach, Tile, cut
 from pansharpen_cli.wald import Geometry, ReducedScene, reduce
-
-log = logging.getLogger(__name__)
 
 STRIDE = 0.5
 """Patches overlap by half."""
@@ -59,7 +56,7 @@ class Prepared:
     """A scene to draw patches from.
 
     `corners` (n, 2): row and column, in pixels of the truth, of each useful patch's first pixel. `rejected`: how many
-    were not useful, by reason. `misfit`: why the whole scene is left out, or "". `open` gives its pixels.
+    were not useful, by reason. `misfit`: why the whole scene is no good to learn from, or "". `open` gives its pixels.
     """
 
     name: str
@@ -73,18 +70,18 @@ class Prepared:
     open: Callable[[], ReducedScene]
 
 
-def examine(
-    scene: ReducedScene, sensor: Sensor, patch: int, open_again: Callable[[], ReducedScene] | None = None
-) -> Prepared:
-    """Look for useful patches of `patch` pixels a side of the truth; 0: for none. Without `open_again` the scene is
-    held in memory. Raises SceneError if it has no valid pixel."""
+def examine(scene: ReducedScene, sensor: Sensor, patch: int) -> Prepared:
+    """Look for useful patches of `patch` pixels a side of the truth, a multiple of the ratio, in a scene that is held.
+
+    Raises SceneError if it has no valid pixel.
+    """
     if not scene.valid.any():
         raise SceneError(f"{scene.name} has no valid pixel left, away from gaps; leave it out or give a larger scene")
     moments = ArrayCanvas.of(scene.pan, scene.ms, scene.valid).moments
-    shifts = _shifts(scene, patch) if patch else {}
+    shifts = _shifts(scene, patch)
     rejected: Counter[str] = Counter()
     corners = []
-    for row, col in _corners(scene, patch, STRIDE) if patch else ():
+    for row, col in _corners(scene, patch, STRIDE):
         window = slice(row, row + patch), slice(col, col + patch)
         if not scene.valid[window].all():
             rejected["nodata"] += 1
@@ -97,8 +94,7 @@ def examine(
     misfit = _misfit(shifts.values())
     return Prepared(
         scene.name, sensor, scene.band_names, scene.geometry, moments,
-        np.array([] if misfit else corners, np.int32).reshape(-1, 2), rejected, misfit,
-        open_again or (lambda: scene),
+        np.array([] if misfit else corners, np.int32).reshape(-1, 2), rejected, misfit, lambda: scene,
     )  # fmt: skip
 
 
@@ -162,16 +158,10 @@ def prepare(
 
 
 def _prepared(source: Source, patch: int, work: Path) -> Prepared:
-    if isinstance(source, FromBenchmark):
-        sample = source.samples[source.index]
-        if sample.gt is not None:
-            return examine(_reduced(source), source.sensor, patch, partial(_reduced, source))
-        content: list[object] = [hashlib.sha256(image.tobytes()).hexdigest() for image in (sample.pan, sample.ms)]
-    else:
-        assert isinstance(source, Files)
-        content = [_stamp(path) for path in (source.pan, *source.ms, source.reference) if path]
-    folder = work / hashlib.sha256(json.dumps([content, asdict(source.terms)]).encode()).hexdigest()[:24]
+    assert isinstance(source, Files | FromBenchmark)
+    folder = work / hashlib.sha256(json.dumps([_content(source), asdict(source.terms)]).encode()).hexdigest()[:24]
     if not (folder / SCENE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
         _degrade(source, folder)
     facts, corners = folder / f"{patch}.json", folder / f"{patch}.npy"
     if not facts.exists():
@@ -179,18 +169,20 @@ def _prepared(source: Source, patch: int, work: Path) -> Prepared:
         np.save(corners, found.corners)
         moments = [values.tolist() for values in (found.moments.mean, found.moments.std, found.moments.high)]
         _write(facts, {"moments": moments, "rejected": found.rejected, "misfit": found.misfit})
-    known = json.loads(facts.read_text())
-    scene = stored(folder)
+    scene, known = stored(folder), json.loads(facts.read_text())
     return Prepared(
         source.name, source.sensor, scene.band_names, scene.geometry, Moments(*map(np.array, known["moments"])),
         np.load(corners), Counter(known["rejected"]), known["misfit"], partial(stored, folder),
     )  # fmt: skip
 
 
-def _reduced(source: Source) -> ReducedScene:
-    scene = source.load()
-    assert isinstance(scene, ReducedScene)  # by the terms of training
-    return scene
+def _content(source: Files | FromBenchmark) -> list[object]:
+    """What tells whether the pixels of a source are those they were."""
+    if isinstance(source, FromBenchmark):
+        sample = source.samples[source.index]
+        images = (image for image in (sample.pan, sample.ms, sample.gt) if image is not None)
+        return [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+    return [_stamp(path) for path in (source.pan, *source.ms, source.reference) if path]
 
 
 def _stamp(path: str) -> tuple[str, int, int]:
@@ -206,7 +198,7 @@ def _write(path: Path, values: object) -> None:
     os.replace(partial_file, path)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def stored(folder: Path) -> ReducedScene:
     """The reduced scene in a folder, on disk until its pixels are touched."""
     known = json.loads((folder / SCENE).read_text())
@@ -216,11 +208,11 @@ def stored(folder: Path) -> ReducedScene:
 
 def _degrade(source: Files | FromBenchmark, folder: Path) -> None:
     """Write a source as a reduced scene into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
     if isinstance(source, Files) and not source.reference:
         bands, geometry = _degrade_by_tiles(source, folder), "area"
     else:
-        scene = _reduced(source)
+        scene = source.load()
+        assert isinstance(scene, ReducedScene)  # by the terms of training
         bands, geometry = scene.band_names, scene.geometry
         for name in IMAGES:
             np.save(folder / f"{name}.npy", getattr(scene, name))
@@ -237,9 +229,10 @@ def _degrade_by_tiles(source: Files, folder: Path) -> tuple[str, ...]:
         height, width = (axis.size // own // ratio * ratio for axis in (canvas.rows, canvas.cols))
         if min(height, width) < 2 * ratio:
             raise SceneError(f"{source.pan} is too small to be degraded by {ratio}; give a larger scene")
-        shapes = [(1, height, width), (len(order), height // ratio, width // ratio), (len(order), height, width)]
-        pan, ms, gt = (_empty(folder, name, np.float32, shape) for name, shape in zip(IMAGES, shapes, strict=False))
-        valid = _empty(folder, "valid", np.bool_, (height, width))
+        pan = _empty(folder / "pan.npy", np.float32, (1, height, width))
+        ms = _empty(folder / "ms.npy", np.float32, (len(order), height // ratio, width // ratio))
+        gt = _empty(folder / "gt.npy", np.float32, (len(order), height, width))
+        valid = _empty(folder / "valid.npy", np.bool_, (height, width))
         for tile in _tiles(canvas, ratio, height, width):
             pixels = canvas.read(tile)
             part = reduce(
@@ -261,8 +254,8 @@ def _chosen(given: Sequence[str], source: Files) -> tuple[tuple[str, ...], list[
     return tuple(wanted), [names.index(name) for name in wanted]
 
 
-def _empty(folder: Path, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(dtype), shape)
+def _empty(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    return np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
 
 
 def _tiles(canvas: SceneCanvas, ratio: int, height: int, width: int) -> list[Tile]:

@@ -29,7 +29,7 @@ class Recipe:
     """Adam with `lr` times the schedule, for `epochs` passes over the training patches.
 
     `patch`: pixels a side of the truth; `longest_step`: norm to which gradients are clipped; `turns`: patches are
-    turned and mirrored at random.
+    turned and mirrored at random; `other_pans`: their PAN is now and then that of another camera.
     """
 
     loss: Literal["l1", "mse"]
@@ -40,11 +40,12 @@ class Recipe:
     patch: int
     longest_step: float = math.inf
     turns: bool = False
+    other_pans: bool = False
 
 
 RECIPES: dict[str, Recipe] = {
     # adaptive kernels with random signs take off where gradients are not clipped
-    "default": Recipe("l1", 1e-3, cosine, 100, 16, 64, longest_step=1.0, turns=True),
+    "default": Recipe("l1", 1e-3, cosine, 100, 16, 64, longest_step=1.0, turns=True, other_pans=True),
     "adknet-paper": Recipe("mse", 3e-3, steps_of(100, 0.5), 1000, 32, 64),
     "premix-paper": Recipe("l1", 1e-3, steps_of(50, 0.8), 300, 16, 256),
     "dmanet-paper": Recipe("l1", 6e-4, steps_of(200, 0.8), 600, 32, 64),
