@@ -65,8 +65,8 @@ def test_patches_keep_pan_ms_and_truth_together():
 
 def test_turning_keeps_the_phase_of_benchmark_files():
     patches = Patches(seen(scene(geometry="toolbox")), Radiometry("fixed"), patch=32, seed=3)
-    _, ms, gt, _ = patches.batch(step=0, size=64)
-    np.testing.assert_array_equal(gt[:, 1, 1::2, 1::2], ms[:, 1])
+    batch = patches.batch(step=0, size=64)
+    np.testing.assert_array_equal(batch.gt[:, 1, 1::2, 1::2], batch.ms[:, 1])
 
 
 def test_a_batch_depends_on_seed_and_step_alone_and_can_be_shared_out():
@@ -85,8 +85,24 @@ def test_crops_of_a_scene_are_neighbours_in_a_batch():
     whose = patches.batch(0, 32).ms[:, 0, 0, 0].reshape(8, 4)
     assert (whose == whose[:, :1]).all()
     assert len(np.unique(whose)) > 1
+    cameras = Patches(seen(scene()), SCENE, 32, 1, crops=4, turns=False, other_pans=True).batch(0, 64)
+    # unless it was filtered, a PAN is a mixture of these bands, and a scene has one
+    mixtures = np.array([_mixture(pan, gt) for pan, gt in zip(cameras.pan, cameras.gt, strict=True)]).reshape(16, 4, 2)
+    np.testing.assert_allclose(mixtures, mixtures[:, :1].repeat(4, axis=1), atol=1e-4)
+    assert 2 < len({tuple(np.round(mixture[0], 3)) for mixture in mixtures}) <= 16
+    pans = [
+        Patches(seen(scene()), Radiometry("fixed", 2047, 2047), 32, 1, other_pans=o).batch(0, 64).pan for o in (0, 1)
+    ]
+    assert 0.5 < pans[1].std() / pans[0].std() < 2  # whatever its units
     with pytest.raises(UsageError, match="--crops-per-scene 99 finds 25 patches in random 0"):
         Patches(seen(scene()), SCENE, patch=32, seed=1, crops=99)
+
+
+def _mixture(pan: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """The weights of the bands (2, P, P) and a constant that make the PAN (1, P, P); zeros if none do."""
+    layers = np.concatenate([gt, np.ones_like(gt[:1])]).reshape(3, -1).T.astype(np.float64)
+    weights, left, *_ = np.linalg.lstsq(layers, pan.ravel().astype(np.float64), rcond=None)
+    return weights[:2] if left[0] < 1e-6 * pan.size else np.zeros(2)
 
 
 def test_gaps_and_flat_ground_are_rejected_and_counted():
@@ -110,9 +126,9 @@ def test_patches_drawn_near_a_gap_do_not_reach_into_it():
     valid[50:] = False
     holed = scene()
     holed.pan[:, 50:], holed.gt[:, 50:] = np.nan, np.nan
-    pan, _, gt, _ = Patches(seen(replace(holed, valid=valid)), Radiometry("fixed"), 32, 0).batch(0, 64)
-    assert np.isfinite(pan).all()
-    assert np.isfinite(gt).all()
+    batch = Patches(seen(replace(holed, valid=valid)), Radiometry("fixed"), 32, 0).batch(0, 64)
+    assert np.isfinite(batch.pan).all()
+    assert np.isfinite(batch.gt).all()
 
 
 def test_misregistered_patches_and_scenes_are_left_out(data: Path):
@@ -193,11 +209,11 @@ def test_crops_of_a_scene_share_what_run_observes_of_them(network: str):
     bright = torch.arange(1.0, 7, dtype=torch.float64)[:, None, None, None]
     pan, ms, gains = bright * torch.rand(6, 1, 32, 32), bright * torch.rand(6, 3, 16, 16), torch.full((6, 3), 0.3)
     with torch.no_grad():
-        together = Learner(made, 3)(pan, ms, gains)
+        together = Learner(made, 3)(pan, ms, gains, gains)
         for crops in (slice(0, 3), slice(3, 6)):
             frozen = made(pan[crops], ms[crops], made.observe(pan[crops], ms[crops]))
             torch.testing.assert_close(together[crops], frozen, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(Learner(made, 1)(pan, ms, gains), made(pan, ms))
+        torch.testing.assert_close(Learner(made, 1)(pan, ms, gains, gains), made(pan, ms))
         assert (together - made(pan, ms)).abs().max() > 1e-5
 
 
@@ -207,7 +223,7 @@ def test_gains_of_a_batch_reach_a_consistent_network():
     pan, ms = torch.rand(2, 1, 32, 32), torch.rand(2, 2, 16, 16)
     gains = torch.tensor([[0.2, 0.3], [0.35, 0.25]])
     with torch.no_grad():
-        together = Learner(made, 1)(pan, ms, gains)
+        together = Learner(made, 1)(pan, ms, gains, torch.zeros(2, 2))
         for index in range(2):
             made.set_camera(gains[index].tolist())
             torch.testing.assert_close(together[index : index + 1], made(pan[index : index + 1], ms[index : index + 1]))

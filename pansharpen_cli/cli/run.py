@@ -41,7 +41,7 @@ def run(
     ms: Annotated[list[str], typer.Argument(help="The coloured image: one file, or one a band.", show_default=False)],
     output: options.Output,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="auto, a model's name or folder, or exp, brovey, gsa, mtf-glp-fs.")
+        str, typer.Option("--model", "-m", help="auto, a model or its folder, or a classical method.")
     ] = "auto",
     coregister: Annotated[str, typer.Option(help="PAN-MS shift: off, report, auto, or DX,DY in PAN pixels.")] = "auto",
     device: options.Device = "auto",

@@ -48,12 +48,12 @@ class Facts:
 
 
 def other_pan(pan: Float32, gt: Float32, covariance: Float64, random: np.random.Generator) -> Float32:
-    """`pan` (1, P, P) as another camera might see it, where the truth is `gt` (bands, P, P): in network units, with a
-    standard deviation of 1 over the scene, whose `covariance` of PAN and bands is known."""
+    """`pan` (1, P, P) as another camera might see it, where the truth is `gt` (bands, P, P): in network units, with the
+    same standard deviation over the scene, whose `covariance` of PAN and bands is known."""
     if random.random() < MIXED:
         part = random.random()
         mixture = np.concatenate([[1 - part], part * random.dirichlet(np.ones(len(gt)))])
-        mixture /= np.sqrt(mixture @ covariance @ mixture)
+        mixture *= np.sqrt(covariance[0, 0] / (mixture @ covariance @ mixture))
         pan = np.tensordot(mixture, np.concatenate([pan, gt]), axes=1)[None].astype(np.float32)
     if random.random() < FILTERED:
         pan = pan + np.float32(random.uniform(-BLURRED, SHARPENED)) * (pan - _blurred(pan))

@@ -52,7 +52,7 @@ class Patches:
         self.patch, self.seed = patch, seed
         self._scenes, self._radiometry = scenes, radiometry
         self._bands, self._turns, self._crops, self._other_pans = bands, turns, crops, other_pans
-        self._facts: dict[int, Facts] = {}
+        self._facts: dict[Prepared, Facts] = {}
         counts = np.array([len(scene.corners) for scene in scenes])
         if not counts.sum():
             raise SceneError(
@@ -88,15 +88,16 @@ class Patches:
             order = random.choice(order, self._bands, replace=False)
         scaling = Scaling.of(self._radiometry, prepared.moments.of_bands(order.tolist()))
         gains = np.array([prepared.sensor.gain(scene.band_names[index]) for index in order], np.float32)
-        if number not in self._facts:
-            self._facts[number] = Facts.of(scene)
-        haze, covariance = self._facts[number].of_bands(order, scaling)
+        if prepared not in self._facts:
+            self._facts[prepared] = Facts.of(scene)
+        haze, covariance = self._facts[prepared].of_bands(order, scaling)
+        camera = int(random.integers(2**32))  # one for all crops of the scene
         for corner in corners:
             pan, ms, gt = self._cut(scene, self._moved(scene, corner, random), order)
             pan, ms = scaling.to_network(pan, ms)
             gt = (gt - scaling.offset) / scaling.scale
             if self._other_pans:
-                pan = other_pan(pan, gt, covariance, random)
+                pan = other_pan(pan, gt, covariance, np.random.default_rng(camera))
             pan, ms, gt = self._turned((pan, ms, gt), scene, random)
             yield Sample(pan, ms, gt, gains, haze)
 
