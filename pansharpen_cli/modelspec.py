@@ -127,7 +127,8 @@ class ModelSpec:
     def order_of(self, names: Sequence[str]) -> list[int] | None:
         """Where the model's bands stand among a scene's band `names` (canonical): the scene's index of each.
 
-        A model of any bands takes them as they come. None if the names do not tell (the scene's own order is then the only guess).
+        A model of any bands takes them as they come. None if the names do not tell (the scene's own order is then the
+        only guess).
         """
         wanted = self.band_names
         if not wanted:

@@ -147,7 +147,7 @@ def test_without_a_truth(golden: Path, tmp_path: Path, compare):
 
 def test_the_scores_of_a_model_card(data: Path, compare):
     """Those of the classical methods, over the validation scenes from which they were taken."""
-    scores = zoo.find("adknet-per-band.bgrn-x4").spec.scores
+    scores = zoo.find("adknet-per-band.x4").spec.scores
     folders = [data / "l7" / name for name in L7]
     answer = compare(
         *folders, "-m", "exp", "-m", "gsa", "--ratio", 4, "--bands", "blue,green,red,nir", "--metrics", "ERGAS,SAM"

@@ -69,7 +69,7 @@ def main() -> NoReturn:
         else:
             code = _told(f"unexpected {type(error).__name__}: {error} (-vv shows where)", 1)
     if code == INTERRUPTED:
-        print("pansharpen: interrupted; nothing was written", file=sys.stderr)
+        print("pansharpen: interrupted; nothing was written that is not whole", file=sys.stderr)
     sys.exit(code or 0)
 
 
@@ -83,5 +83,5 @@ def _told(message: str, code: int) -> int:
 
 def _terminate(*_: object) -> NoReturn:
     """Leave by an exception, so that temporaries are removed."""
-    print("pansharpen: terminated; nothing was written", file=sys.stderr)
+    print("pansharpen: terminated; nothing was written that is not whole", file=sys.stderr)
     sys.exit(TERMINATED)
