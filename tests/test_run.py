@@ -339,7 +339,7 @@ def test_auto_takes_the_best_model_that_fits(small, tmp_path):
 
 
 def test_auto_falls_back_to_a_classical_method_and_says_why(tmp_path, caplog):
-    pan, ms = World(bands=5, dtype="uint16").write(tmp_path)
+    pan, ms = World(bands=5, ratio=3, dtype="uint16").write(tmp_path)
     random_model(tmp_path / "models" / "coarser", channels=4, ratio=2)
     caplog.set_level("INFO", "pansharpen_cli")
     made = sharpen(Job(pan, [ms], tmp_path / "out.tif"))

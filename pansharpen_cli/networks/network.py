@@ -81,7 +81,7 @@ class Network(nn.Module):
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         network = super().__new__(cls)
-        if not arguments:  # a copy is being made, which gets its options with all else
+        if not arguments and not options:  # a copy is being made, which gets its options with all else
             return network
         given = inspect.signature(cls.__init__).bind(network, *arguments, **options).arguments
         given |= given.pop("options", {})  # of a constructor that passes its options on
