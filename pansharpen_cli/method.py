@@ -126,9 +126,9 @@ def _named(scene: Subject) -> bool:
     return any(canonical_band(name) in WAVELENGTHS for name in scene.band_names)
 
 
-def _score(model: zoo.Model) -> float:
-    """Its ERGAS relative to EXP's on the same scenes: comparable between models."""
+def _score(model: zoo.Model) -> tuple[bool, float]:
+    """A model made for these very bands comes before one of any; then its ERGAS relative to EXP's on the same scenes,
+    which is comparable between models."""
     scores = model.spec.scores
-    if model.name not in scores or "exp" not in scores:
-        return float("inf")
-    return scores[model.name]["ergas"] / scores["exp"]["ergas"]
+    known = model.name in scores and "exp" in scores
+    return not model.spec.bands, scores[model.name]["ergas"] / scores["exp"]["ergas"] if known else float("inf")
