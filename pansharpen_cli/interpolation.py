@@ -188,14 +188,19 @@ def filter_in_blocks(image: Array, matrix: Float64, step: int, size: int, axis: 
         end = [(0, 0)] * image.ndim
         end[axis] = (0, lacking)
         image = np.pad(image, end)
-    every = np.lib.stride_tricks.sliding_window_view(image, length, axis=axis)
+    window = list(image.shape[-2:])
+    window[axis] = length
+    every = np.lib.stride_tricks.as_strided(  # block i: (..., i, h, w)
+        image,
+        (*image.shape[:-2], count, *window),
+        (*image.strides[:-2], step * image.strides[axis], *image.strides[-2:]),
+        writeable=False,
+    )
     matrix = matrix.astype(image.dtype)
     if axis == -2:
-        columns = every[..., : step * count : step, :, :].swapaxes(-1, -2)  # (..., count, length, w)
-        rows = matrix @ columns
-        return rows.reshape(*image.shape[:-2], count * outputs, image.shape[-1])[..., :size, :]
+        return (matrix @ every).reshape(*image.shape[:-2], count * outputs, image.shape[-1])[..., :size, :]
     filtered = np.empty((*image.shape[:-1], count, outputs), image.dtype)
-    np.matmul(np.moveaxis(every[..., : step * count : step, :], -2, -3), matrix.T, out=np.moveaxis(filtered, -2, -3))
+    np.matmul(every, matrix.T, out=np.moveaxis(filtered, -2, -3))
     return filtered.reshape(*image.shape[:-1], count * outputs)[..., :size]
 
 

@@ -46,11 +46,11 @@ class Expanded:
         coarse = [slice(s.start // self.ratio, -(-s.stop // self.ratio)) for s in (rows, cols)]
         wide = [slice(s.start - before, s.stop + after) for s in coarse]
         data, valid = pixels_beyond(self.image, wide[0], wide[1], "wrap")
-        exp = expand_inside(data, filters)
+        exp = expand_inside(data.astype(np.float64), filters)
         reached = whole(valid, before + 1 + after).repeat(self.ratio, axis=0).repeat(self.ratio, axis=1)
         first = [self.ratio * s.start for s in coarse]
         inside = tuple(slice(s.start - f, s.stop - f) for s, f in zip((rows, cols), first, strict=True))
-        return Pixels(np.asarray(exp[:, inside[0], inside[1]], dtype=np.float64), reached[inside])
+        return Pixels(exp[:, inside[0], inside[1]], reached[inside])
 
 
 @lru_cache(maxsize=8)
@@ -84,9 +84,9 @@ class Reduced:
         wide = [slice(self.ratio * s.start + first, self.ratio * s.stop + last) for s in (rows, cols)]
         data, valid = pixels_beyond(self.image, wide[0], wide[1], "symmetric")
         height, width = (s.stop - s.start for s in (rows, cols))
-        low_rows = filter_in_blocks(data, matrix, self.ratio * TOGETHER, height, -2)
+        low_rows = filter_in_blocks(data.astype(np.float64), matrix, self.ratio * TOGETHER, height, -2)
         low = filter_in_blocks(low_rows, matrix, self.ratio * TOGETHER, width, -1)
-        return Pixels(np.asarray(low, dtype=np.float64), whole(valid, len(taps))[:: self.ratio, :: self.ratio])
+        return Pixels(low, whole(valid, len(taps))[:: self.ratio, :: self.ratio])
 
 
 PIECE = 256
@@ -126,7 +126,7 @@ class Filtered:
         result = np.empty((self.bands, rows.stop - rows.start, cols.stop - cols.start))
         for band, row, col in product(range(self.bands), *(range(0, n, PIECE) for n in result.shape[1:])):
             piece = data[band, row : row + PIECE + 2 * half, col : col + PIECE + 2 * half]
-            spectrum = np.fft.rfft2(piece, s=(TRANSFORM, TRANSFORM))
+            spectrum = np.fft.rfft2(piece.astype(np.float64), s=(TRANSFORM, TRANSFORM))
             spectrum *= self.spectra[band]
             # what wraps round falls into the margin
             rows_done = np.fft.ifft(spectrum, axis=0)[2 * half : piece.shape[0]]

@@ -6,6 +6,7 @@ with published tables.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -144,45 +145,34 @@ class Moments(NamedTuple):
 
 
 def blocks(image: npt.NDArray[Scalar], size: int, shift: int) -> npt.NDArray[Scalar]:
-    """Blocks of (bands, row, col), one every `shift` pixels: a view (block row, block col, bands, size, size)."""
-    if shift == size and not (image.shape[1] % size or image.shape[2] % size):  # as below, but quick
-        cells = image.reshape(len(image), image.shape[1] // size, size, image.shape[2] // size, size)
-        return cells.transpose(1, 3, 0, 2, 4)
-    every = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(1, 2))[:, ::shift, ::shift]
-    return np.moveaxis(every, 0, 2)
+    """Blocks of an image (row, col), one every `shift` pixels: a view (block row, block col, size, size)."""
+    return np.lib.stride_tricks.sliding_window_view(image, (size, size))[::shift, ::shift]
 
 
-def joined_blocks(first: Real, second: Real, size: int, shift: int) -> Float64:
-    """Blocks of the bands of two images together, in new memory: (block row, block col, bands, size * size)."""
-    parts = blocks(first, size, shift), blocks(second, size, shift)
-    rows, cols = parts[0].shape[:2]
-    block = np.empty((rows, cols, len(first) + len(second), size, size))  # left alone, NumPy orders it as `first`
-    return np.concatenate(parts, axis=2, out=block).reshape(rows, cols, -1, size * size)
+def block_moments(
+    images: Iterable[Real], valid: Mask, size: int, shift: int, prepare: Callable[[Float64], None] = lambda band: None
+) -> Moments:
+    """Moments of the blocks of all bands of `images` (bands, row, col) together, over the pixels that are `valid`.
 
-
-def known_blocks(valid: Mask, size: int, shift: int) -> Mask | None:
-    """Where blocks are `valid` (row, col): (block row, block col, size * size), or None where they are throughout."""
-    if valid.all():
-        return None
-    known = blocks(valid[None], size, shift)
-    return known.reshape(*known.shape[:2], size * size)
-
-
-def moments(block: Float64, known: Mask | None) -> Moments:
-    """Moments of `block` (..., bands, n) over the pixels that are `known` (..., n), or all. It is overwritten.
-
-    Deviations first, then products: sums of squares would lose small variances.
+    `prepare` changes the blocks of one band in place. Band by band, as one just fits into the processor's cache.
     """
-    if known is None:
-        count = np.full(block.shape[:-2], block.shape[-1])
-    else:
-        count = np.count_nonzero(known, axis=-1)
-        block.swapaxes(-1, -2)[~known] = 0
-    mean = block.sum(axis=-1) / np.maximum(count, 1)[..., None]
-    block -= mean[..., None]
-    if known is not None:
-        block.swapaxes(-1, -2)[~known] = 0
-    return Moments(count, mean, block @ block.swapaxes(-1, -2))
+    bands = [blocks(band, size, shift) for image in images for band in image]
+    shape, n = bands[0].shape[:2], size * size
+    gaps = None if valid.all() else ~blocks(valid, size, shift).reshape(*shape, n)
+    count = np.full(shape, n) if gaps is None else n - np.count_nonzero(gaps, axis=-1)
+    deviations, means = np.empty((*shape, len(bands), n)), np.empty((*shape, len(bands)))
+    for number, band in enumerate(bands):
+        block = deviations[:, :, number]
+        block.reshape(band.shape)[...] = band
+        prepare(block)
+        if gaps is not None:
+            block[gaps] = 0
+        means[..., number] = block.sum(axis=-1) / np.maximum(count, 1)
+        # deviations first, then products: sums of squares would lose small variances
+        block -= means[..., number, None]
+        if gaps is not None:
+            block[gaps] = 0
+    return Moments(count, means, deviations @ deviations.swapaxes(-1, -2))
 
 
 def uiqi_matrix(mean: Float64, covariance: Float64, flat: float) -> Float64:

@@ -201,7 +201,7 @@ class Detail:
             detail = formulas.local_detail(band[None], self._half_width)
             rho = formulas.local_correlation(detail, pan, self._half_width)[0][core]
             loss += (1 - np.clip(rho, -1, 1)) / len(high.fused)
-        every = formulas.blocks(np.where(known, loss, np.nan)[None], BLOCK, BLOCK)
+        every = formulas.blocks(np.where(known, loss, np.nan), BLOCK, BLOCK)
         self._map.put(high.tile, _mean_of_defined(every.reshape(*every.shape[:2], -1)))
         count = int(np.count_nonzero(known))
         return float(loss.sum(where=known)), count, known.size - count
@@ -404,8 +404,7 @@ class View:
         return Window.of(self.tile, self.product.size, pan, fused)
 
     def _moments(self, bands: tuple[npt.NDArray[Any], Mask], pan: tuple[npt.NDArray[Any], Mask]) -> Moments:
-        block = formulas.joined_blocks(bands[0], pan[0], self.size, self.size)
-        return formulas.moments(block, formulas.known_blocks(bands[1] & pan[1], self.size, self.size))
+        return formulas.block_moments((bands[0], pan[0]), bands[1] & pan[1], self.size, self.size)
 
 
 class FullFamily(Margins, Protocol):

@@ -34,7 +34,7 @@ class Image(Protocol):
 class Pixels(NamedTuple):
     """A window that was read: (bands, row, col) with 0 where it is not `valid` (row, col)."""
 
-    data: Float64
+    data: npt.NDArray[Any]
     valid: Mask
 
 
@@ -121,10 +121,15 @@ def _moved(span: slice, by: int) -> slice:
 
 
 def pixels(image: Image, rows: slice, cols: slice) -> Pixels:
-    """A window inside the image."""
+    """A window inside the image, as float64."""
+    data, valid = cleared(image, rows, cols)
+    return Pixels(np.asarray(data, dtype=np.float64), valid)
+
+
+def cleared(image: Image, rows: slice, cols: slice) -> Pixels:
+    """A window inside the image, in its own type."""
     data, valid = image.read(rows, cols)
-    wide = np.asarray(data, dtype=np.float64)
-    return Pixels(wide if valid.all() else np.where(valid, wide, 0), valid)
+    return Pixels(data if valid.all() else np.where(valid, data, 0), valid)
 
 
 def _mirror(index: npt.NDArray[np.intp], size: int) -> npt.NDArray[np.intp]:
@@ -141,12 +146,13 @@ BORDERS: dict[str, Callable[[npt.NDArray[np.intp], int], npt.NDArray[np.intp]]] 
 
 
 def pixels_beyond(image: Image, rows: slice, cols: slice, border: str) -> Pixels:
-    """A window that may reach beyond the image; of far edges only the pixels that stand in it are read."""
+    """A window that may reach beyond the image, in the image's own type; of far edges only the pixels that stand in it
+    are read."""
     places = [BORDERS[border](np.arange(s.start, s.stop), n) for s, n in zip((rows, cols), image.shape, strict=True)]
     if all(place[0] == s.start and place[-1] == s.stop - 1 for place, s in zip(places, (rows, cols), strict=True)):
-        return pixels(image, rows, cols)  # wholly inside
+        return cleared(image, rows, cols)  # wholly inside
     used = [np.unique(place) for place in places]
-    pieces = [[pixels(image, row, col) for col in _runs(used[1])] for row in _runs(used[0])]
+    pieces = [[cleared(image, row, col) for col in _runs(used[1])] for row in _runs(used[0])]
     data = np.concatenate([np.concatenate([piece.data for piece in row], axis=2) for row in pieces], axis=1)
     valid = np.concatenate([np.concatenate([piece.valid for piece in row], axis=1) for row in pieces], axis=0)
     row, col = (np.searchsorted(have, place) for have, place in zip(used, places, strict=True))

@@ -212,9 +212,9 @@ class Hypercomplex:
         if any(short for _, short in beyond):
             reference, fused = (np.pad(image, [(0, 0), *beyond], mode="symmetric") for image in (reference, fused))
             valid = np.pad(valid, beyond, mode="symmetric")
-        block = formulas.joined_blocks(reference, fused, self._size, self._shift)
-        formulas.to_uint16(block)
-        moments = formulas.moments(block, formulas.known_blocks(valid, self._size, self._shift))
+        moments = formulas.block_moments(
+            (reference, fused), valid, self._size, self._shift, prepare=formulas.to_uint16
+        )  # fmt: skip
         n = self._size**2
         quality, flat = formulas.q2n(moments.mean, moments.scatter / n, n)
         return quality, flat, moments.pixels == n
