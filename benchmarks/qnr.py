@@ -3,8 +3,9 @@
     python benchmarks/qnr.py FOLDER [--size 10000] [--threads 1 2] [--repeat 3]
 
 makes a product of 4 bands, its PAN and its MS (uint16 GeoTIFF, as `pansharpen run` writes them) in FOLDER unless they
-are there, and prints for each number of threads MPix/s (PAN pixels; the median of the runs) and the peak memory above
-that of an interpreter with NumPy and rasterio. Beside it the floor: reading the same files with rasterio.
+are there, and prints for each number of threads MPix/s (PAN pixels; the median of the runs), the seconds all cores
+worked (median; wall time on a busy machine says little) and the peak memory above that of an interpreter with NumPy and
+rasterio. Beside it the floor: reading the same files with rasterio.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +84,17 @@ def write(path: Path, image: npt.NDArray[np.uint16], size: int, pixel: float, ta
         file.update_tags(ns="PANSHARPEN", **tags)
 
 
-def run(*command: str, threads: int = 0) -> tuple[float, float, str]:
-    """Seconds, peak memory in MiB and output of a Python process; `threads` of its libraries, 0: as they like."""
+class Run(NamedTuple):
+    """Seconds, seconds of all cores, peak memory in MiB, and output of a process."""
+
+    seconds: float
+    cores: float
+    memory: float
+    output: str
+
+
+def run(*command: str, threads: int = 0) -> Run:
+    """A Python process; `threads` of its libraries, 0: as they like."""
     environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=environment)
@@ -92,7 +103,7 @@ def run(*command: str, threads: int = 0) -> tuple[float, float, str]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} failed")
-    return time.perf_counter() - began, usage.ru_maxrss / 1024, output
+    return Run(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
 
 
 def main() -> None:
@@ -105,13 +116,13 @@ def main() -> None:
     arguments = parser.parse_args()
     paths = [str(path) for path in make(arguments.folder, arguments.size)]
     pixels = arguments.size**2 / 1e6
-    floor = run("-c", IMPORTS)[1]
+    floor = run("-c", IMPORTS).memory
 
-    def report(name: str, runs: list[tuple[float, float, str]]) -> None:
-        rates = [pixels / seconds for seconds, _, _ in runs]
-        memory = max(peak for _, peak, _ in runs) - floor
+    def report(name: str, runs: list[Run]) -> None:
+        rates = [pixels / one.seconds for one in runs]
         speed = f"{statistics.median(rates):6.2f} MPix/s ({min(rates):.2f} - {max(rates):.2f})"
-        print(f"{name:14} {speed:30} {memory:6.0f} MiB")
+        cores, memory = statistics.median(one.cores for one in runs), max(one.memory for one in runs) - floor
+        print(f"{name:14} {speed:30} {cores:6.1f} s of cores {memory:6.0f} MiB")
 
     print(f"{arguments.size} x {arguments.size} x {BANDS} uint16; memory above {floor:.0f} MiB of the interpreter")
     report("reading only", [run("-c", READ, *paths) for _ in range(arguments.repeat)])
@@ -119,7 +130,7 @@ def main() -> None:
         command = ["-m", "pansharpen_cli", "qnr", paths[0], "--json", "-q", "-j", str(threads)]
         runs = [run(*command, threads=threads) for _ in range(arguments.repeat)]
         report(f"qnr, {threads} thread{'s' if threads > 1 else ''}", runs)
-    scores = json.loads(runs[-1][2])
+    scores = json.loads(runs[-1].output)
     print(json.dumps({name: value for name, value in scores.items() if isinstance(value, float)}))
 
 

@@ -160,22 +160,22 @@ def expand(ms: Array, ratio: int, phase: float, kernel: str = "23tap", border: s
 def expand_inside(ms: Array, filters: Polyphase) -> Array:
     """EXP of the part of `ms` (..., h, w) that has the filters' margins around it on all sides."""
     ratio = len(filters.weights)
-    for axis in (-2, -1):
+    for axis in (-1, -2):  # the large product last, and down the columns: BLAS writes whole rows
         size = ratio * (ms.shape[axis] - sum(filters.margins))
         ms = filter_in_blocks(ms, filters.matrix, TOGETHER, size, axis)
     return ms
 
 
-def together(weights: Float64, step: int) -> Float64:
-    """`TOGETHER` copies of `weights` (outputs, taps), each `step` samples after the one before, as one matrix."""
+def together(weights: Float64, step: int, copies: int = TOGETHER) -> Float64:
+    """Copies of `weights` (outputs, taps), each `step` samples after the one before, as one matrix."""
     outputs, taps = weights.shape
-    matrix = np.zeros((TOGETHER * outputs, step * (TOGETHER - 1) + taps))
-    for i in range(TOGETHER):
+    matrix = np.zeros((copies * outputs, step * (copies - 1) + taps))
+    for i in range(copies):
         matrix[i * outputs : (i + 1) * outputs, i * step : i * step + taps] = weights
     return matrix
 
 
-def filter_in_blocks(image: Array, matrix: Float64, step: int, size: int, axis: int) -> Array:
+def filter_in_blocks(image: Array, matrix: Array, step: int, size: int, axis: int) -> Array:
     """Filter `image` along `axis` (-1 or -2) to `size` values, by matrix products on overlapping windows; same dtype.
 
     `matrix` (outputs, length) makes block i of the outputs from the samples step * i ... step * i + length - 1; what
@@ -188,20 +188,25 @@ def filter_in_blocks(image: Array, matrix: Float64, step: int, size: int, axis: 
         end = [(0, 0)] * image.ndim
         end[axis] = (0, lacking)
         image = np.pad(image, end)
-    window = list(image.shape[-2:])
-    window[axis] = length
-    every = np.lib.stride_tricks.as_strided(  # block i: (..., i, h, w)
-        image,
-        (*image.shape[:-2], count, *window),
-        (*image.strides[:-2], step * image.strides[axis], *image.strides[-2:]),
-        writeable=False,
-    )
+    every = overlapping(image, step, length, count, axis)
     matrix = matrix.astype(image.dtype)
     if axis == -2:
         return (matrix @ every).reshape(*image.shape[:-2], count * outputs, image.shape[-1])[..., :size, :]
     filtered = np.empty((*image.shape[:-1], count, outputs), image.dtype)
     np.matmul(every, matrix.T, out=np.moveaxis(filtered, -2, -3))
     return filtered.reshape(*image.shape[:-1], count * outputs)[..., :size]
+
+
+def overlapping(image: Array, step: int, length: int, count: int, axis: int) -> Array:
+    """A view (..., count, h, w) of `image` (..., h, w): `length` samples along `axis` (-1 or -2), from step * i on."""
+    window = list(image.shape[-2:])
+    window[axis] = length
+    return np.lib.stride_tricks.as_strided(
+        image,
+        (*image.shape[:-2], count, *window),
+        (*image.strides[:-2], step * image.strides[axis], *image.strides[-2:]),
+        writeable=False,
+    )
 
 
 def windows(image: Array, first: int, length: int, step: int, axis: int) -> Array:

@@ -11,10 +11,11 @@ from pansharpen_cli import metrics
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.interpolation import area_phase, toolbox_phase
 from pansharpen_cli.metrics import FULL, OPTIONAL, ArrayImage, derived, formulas
+from pansharpen_cli.metrics.blur import Blur
 from pansharpen_cli.metrics.full_resolution import Blocks, Product, View
 from pansharpen_cli.metrics.reduced_resolution import Hypercomplex
 from pansharpen_cli.metrics.streaming import Sums, gather, tiles
-from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.mtf import SENSORS, kernel
 from pansharpen_cli.tiling import Tile
 
 CASES = ["edge_fr_flat", "real_ge1_8bit", "real_gf2", "real_qb", "real_wv2", "real_wv3", "synth4", "synth8"]
@@ -111,15 +112,34 @@ def test_golden_of_other_blocks_and_exponents(golden: Path, case: str):
 def test_golden_building_blocks(golden: Path, case: str):
     expected, images, gains = load(golden, case)
     product = Product.of(*images, gains, PHASE, None)
+    seen = derived.Filtered(product.fused, [derived.by_fourier(kernel(4, gain)) for gain in gains])
     corners = [(0, 0), (0, -1), (2, 4), (-1, 0), (-1, -1)]
     for name, image, points in (
         ("check_exp_band1", product.exp, corners),
-        ("check_mtf_fused_band1", derived.Filtered(product.fused, product.spectra), corners),
+        ("check_mtf_fused_band1", seen, corners),
         ("check_pan_lr", derived.Reduced(product.pan, 4), [corner for corner in corners if corner != (-1, 0)]),
     ):
         band = whole(image)[0]
         got = [*(band[point] for point in points), band.mean(), band.std(ddof=1)]
         assert got == pytest.approx(expected[name], rel=1e-10), name
+
+
+@pytest.mark.parametrize(("ratio", "gain"), [(4, 0.22), (4, 0.34), (3, 0.3), (2, 0.3)])
+@pytest.mark.parametrize("image", ["11 bits", "fractions", "black and white", "flat"])
+def test_a_blur_rounds_as_the_whole_kernel_does(image: str, ratio: int, gain: float):
+    rng = np.random.default_rng(3)
+    pixels = {
+        "11 bits": rng.integers(0, 2048, (1, 96, 160), np.uint16),
+        "fractions": rng.gamma(2, 3000, (1, 96, 160)),
+        "black and white": 65535 * np.float32(rng.random((1, 96, 160)) < np.linspace(0, 1, 160)),
+        "flat": np.full((1, 96, 160), 500.5),
+    }
+    taps, window = kernel(ratio, gain), (slice(0, 96), slice(32, 128))
+    exact, rounded = (
+        derived.Filtered(ArrayImage(pixels[image]), [way(taps)]).read(*window).data
+        for way in (derived.by_fourier, Blur.of)
+    )
+    np.testing.assert_array_equal(rounded, np.floor(exact + 0.5))
 
 
 def test_exp_is_what_matlab_wrote(golden: Path):

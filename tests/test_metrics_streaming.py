@@ -12,7 +12,7 @@ from pansharpen_cli import metrics
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.metrics import FULL, OPTIONAL, REDUCED, ArrayImage
 from pansharpen_cli.metrics.image import Cropped, Held, Locked, pixels_beyond
-from pansharpen_cli.metrics.streaming import Score, cores, in_order
+from pansharpen_cli.metrics.streaming import Score, cores
 
 CUTS: list[int | tuple[int, int]] = [32, 96, (64, 1024), (1024, 64)]
 
@@ -79,23 +79,6 @@ def test_threads_change_not_a_bit():
     pair = ArrayImage(gt, valid), ArrayImage(fused, valid)
     alone, together = (metrics.reduced(*pair, 4, maxval=2047, tile=32, threads=threads) for threads in (1, 5))
     assert alone.scores == together.scores
-
-
-def test_results_come_in_order_and_few_wait():
-    started: list[int] = []
-    gate = threading.Event()
-
-    def work(number: int) -> int:
-        started.append(number)
-        if number == 0:
-            gate.wait(10)
-        return number
-
-    results = in_order(work, range(100), threads=2)
-    threading.Timer(0.2, gate.set).start()
-    assert next(results) == 0
-    assert len(started) <= 5
-    assert list(results) == list(range(1, 100))
 
 
 def test_an_error_in_a_thread_ends_the_pass():

@@ -6,7 +6,7 @@ with published tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -145,34 +145,45 @@ class Moments(NamedTuple):
 
 
 def blocks(image: npt.NDArray[Scalar], size: int, shift: int) -> npt.NDArray[Scalar]:
-    """Blocks of an image (row, col), one every `shift` pixels: a view (block row, block col, size, size)."""
-    return np.lib.stride_tricks.sliding_window_view(image, (size, size))[::shift, ::shift]
+    """Blocks of an image (..., row, col), one every `shift` pixels: a view (..., block row, block col, size, size)."""
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(-2, -1))
+    return windows[..., ::shift, ::shift, :, :]
 
 
-def block_moments(
-    images: Iterable[Real], valid: Mask, size: int, shift: int, prepare: Callable[[Float64], None] = lambda band: None
-) -> Moments:
-    """Moments of the blocks of all bands of `images` (bands, row, col) together, over the pixels that are `valid`.
-
-    `prepare` changes the blocks of one band in place. Band by band, as one just fits into the processor's cache.
-    """
-    bands = [blocks(band, size, shift) for image in images for band in image]
-    shape, n = bands[0].shape[:2], size * size
-    gaps = None if valid.all() else ~blocks(valid, size, shift).reshape(*shape, n)
+def block_moments(images: Sequence[Real], valid: Mask, size: int) -> Moments:
+    """Moments of the blocks of all bands of `images` (bands, row, col) together, over the pixels that are `valid`."""
+    every = [blocks(image, size, size) for image in images]
+    shape, n = every[0].shape[1:3], size * size
+    deviations = np.empty((sum(map(len, every)), *shape, n))
+    np.concatenate(every, out=deviations.reshape(-1, *shape, size, size))
+    gaps = None if valid.all() else ~blocks(valid, size, size).reshape(*shape, n)
+    if gaps is not None:
+        deviations[:, gaps] = 0
     count = np.full(shape, n) if gaps is None else n - np.count_nonzero(gaps, axis=-1)
-    deviations, means = np.empty((*shape, len(bands), n)), np.empty((*shape, len(bands)))
-    for number, band in enumerate(bands):
-        block = deviations[:, :, number]
-        block.reshape(band.shape)[...] = band
-        prepare(block)
-        if gaps is not None:
-            block[gaps] = 0
-        means[..., number] = block.sum(axis=-1) / np.maximum(count, 1)
-        # deviations first, then products: sums of squares would lose small variances
-        block -= means[..., number, None]
-        if gaps is not None:
-            block[gaps] = 0
-    return Moments(count, means, deviations @ deviations.swapaxes(-1, -2))
+    mean = deviations.sum(axis=-1) / np.maximum(count, 1)
+    # deviations first, then products: sums of squares would lose small variances
+    deviations -= mean[..., None]
+    if gaps is not None:
+        deviations[:, gaps] = 0
+    return Moments(count, np.moveaxis(mean, 0, -1), _products(deviations))
+
+
+def _products(vectors: Float64) -> Float64:
+    """Sums of products of all pairs of `vectors` (number, ..., pixels): (..., number, number).
+
+    The last is left out of one factor: NumPy would take another routine of BLAS for the product of a matrix with its
+    own transpose, one that is three times slower for few rows.
+    """
+    result = np.empty((*vectors.shape[1:-1], len(vectors), len(vectors)))
+    rows = np.moveaxis(vectors, 0, -2)
+    result[..., :-1, :] = rows[..., :-1, :] @ rows.swapaxes(-1, -2)
+    result[..., -1, :-1] = result[..., :-1, -1]
+    result[..., -1, -1] = _squares(vectors[-1])
+    return result
+
+
+def _squares(vectors: Float64) -> Float64:
+    return np.asarray(np.einsum("...n,...n->...", vectors, vectors))
 
 
 def uiqi_matrix(mean: Float64, covariance: Float64, flat: float) -> Float64:
@@ -207,29 +218,36 @@ def hypercomplex_signs(components: int) -> Float64:
     return signs
 
 
-def to_uint16(image: Float64) -> None:
-    """Round half up and clip to uint16, in place, as the toolbox does before Q2n."""
-    image += 0.5
-    np.floor(image, out=image)
-    np.clip(image, 0, UINT16_MAX, out=image)
+def whole_numbers(image: Float64, size: int, shift: int) -> Float64:
+    """Blocks (bands, block row, block col, pixels) of an image (bands, row, col), rounded half up and clipped to uint16
+    as the toolbox does before Q2n."""
+    every = blocks(image, size, shift)
+    result = np.empty(every.shape)
+    for band, block in zip(every, result, strict=True):  # one fits into the processor's cache
+        np.add(band, 0.5, out=block)
+        np.floor(block, out=block)
+        np.clip(block, 0, UINT16_MAX, out=block)
+    return result.reshape(*result.shape[:3], -1)
 
 
-def q2n(mean: Float64, covariance: Float64, n: int) -> tuple[Float64, Mask]:
-    """Q2n of blocks of `n` pixels, and where a band is flat in the reference (Garzelli and Nencini 2009).
+def q2n(reference: Float64, fused: Float64) -> tuple[Float64, Mask]:
+    """Q2n of blocks of `whole_numbers`, and where a band is flat in the reference (Garzelli and Nencini 2009).
 
-    `mean` (..., 2 bands) and `covariance` (..., 2 bands, 2 bands) of the bands of the reference, then the product's.
-    Both are normalised by the reference's mean and deviation, band by band, to a = (g - mean) / s + 1. The product of
-    hypercomplex numbers is bilinear, so a block needs only the matrix of its bands' cross products.
+    Both images are normalised by the reference's mean and deviation, band by band, to a = (g - mean) / s + 1. The
+    product of hypercomplex numbers is bilinear, so a block needs only the matrix of its bands' cross products.
     """
-    bands = mean.shape[-1] // 2
-    fused_mean, mean = mean[..., bands:], mean[..., :bands]
-    variances = np.einsum("...ii->...i", covariance)
-    fused_variance, variance = variances[..., bands:], variances[..., :bands]
+    bands, n = len(reference), reference.shape[-1]
+    # nothing is lost in these differences: whole uint16 numbers, and n is a power of two up to 1024
+    mean, variance = _spread(reference)
+    fused_mean, fused_variance = _spread(fused)
+    products = np.moveaxis(reference, 0, -2) @ np.moveaxis(fused, 0, -1)
+    covariance = products / n - mean[..., :, None] * fused_mean[..., None, :]
+
     unbias = n / (n - 1)
     scale = np.where(variance > 0, np.sqrt(unbias * variance), FLATTEST)
     fused_scale = np.where(mean == 0, 1, scale)  # a band without signal in the reference stays in DN
     level = (fused_mean - mean) / fused_scale + 1
-    cross = covariance[..., :bands, bands:] / scale[..., :, None] / fused_scale[..., None, :]
+    cross = covariance / scale[..., :, None] / fused_scale[..., None, :]
     spread = unbias * (variance / scale**2 + fused_variance / fused_scale**2).sum(axis=-1)
 
     components = 1 << (bands - 1).bit_length()
@@ -239,6 +257,13 @@ def q2n(mean: Float64, covariance: Float64, n: int) -> tuple[Float64, Mask]:
     common = 2 * unbias * np.linalg.norm(_components(cross, components), axis=-1)
     quality = np.where(spread > 0, bias * common / np.where(spread > 0, spread, 1), bias)
     return quality, np.asarray((variance == 0).any(axis=-1))
+
+
+def _spread(numbers: Float64) -> tuple[Float64, Float64]:
+    """Mean and variance (..., bands) of blocks of `whole_numbers`."""
+    n = numbers.shape[-1]
+    mean = numbers.sum(axis=-1) / n
+    return np.moveaxis(mean, 0, -1), np.moveaxis(_squares(numbers) / n - mean**2, 0, -1)
 
 
 def _components(covariance: Float64, components: int) -> Float64:

@@ -18,12 +18,12 @@ import numpy.typing as npt
 from pansharpen_cli import mtf
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.metrics import derived, formulas
+from pansharpen_cli.metrics.blur import Blur
 from pansharpen_cli.metrics.formulas import Moments
 from pansharpen_cli.metrics.image import Cropped, Float64, Held, Image, Mask, Pixels, pixels
 from pansharpen_cli.metrics.reduced_resolution import Hypercomplex, reduced
 from pansharpen_cli.metrics.streaming import (
     BLOCK,
-    TILE,
     BlockMap,
     Margins,
     OnTile,
@@ -39,6 +39,9 @@ from pansharpen_cli.tiling import Span, Tile
 
 FLAT = 1e-8
 """A block whose deviation is this part of its mean is flat: the weights of EXP add up to 1 within 1e-9 only."""
+TILE = 512
+"""PAN pixels a side of a tile's core, a multiple of BLOCK. Margins of 41 pixels are read around it: smaller tiles cost
+more for these, larger ones leave the processor's cache."""
 REPROJECTION_HALF_WIDTH = 2
 MS_TILE = 96
 """MS pixels a side of a tile's core, for the reprojection indices: with margins, at ratio 4, two Fourier transforms."""
@@ -310,9 +313,9 @@ class Product:
         return self.pan.shape
 
     @cached_property
-    def spectra(self) -> list[npt.NDArray[np.complex128]]:
+    def blurs(self) -> list[Blur]:
         """The MS camera's MTF."""
-        return derived.spectra([mtf.kernel(self.ratio, gain) for gain in self.gains])
+        return [Blur.of(mtf.kernel(self.ratio, gain)) for gain in self.gains]
 
 
 def full(
@@ -383,7 +386,7 @@ class View:
     def consistency(self) -> Window:
         """EXP, and the product as the MS camera sees it."""
         core = Tile(*(Span(s.start, s.stop, s.start, s.stop) for s in (self.tile.rows, self.tile.cols)))
-        blurred = derived.Filtered(self._fused, self.product.spectra).read(*self.tile.core)
+        blurred = derived.Filtered(self._fused, self.product.blurs).read(*self.tile.core)
         return Window.of(core, self.product.size, self._exp, blurred)
 
     @cached_property
@@ -404,7 +407,7 @@ class View:
         return Window.of(self.tile, self.product.size, pan, fused)
 
     def _moments(self, bands: tuple[npt.NDArray[Any], Mask], pan: tuple[npt.NDArray[Any], Mask]) -> Moments:
-        return formulas.block_moments((bands[0], pan[0]), bands[1] & pan[1], self.size, self.size)
+        return formulas.block_moments((bands[0], pan[0]), bands[1] & pan[1], self.size)
 
 
 class FullFamily(Margins, Protocol):
@@ -446,7 +449,7 @@ def _at_pan_scale(
 def best_phases(product: Product, threads: int) -> list[tuple[int, int]]:
     """(row, col) on which each MS band is best met by decimation: one pass over the MS, the PAN filtered as band 1."""
     kernel = derived.normalised_kernel(product.ratio, product.gains[0])
-    phases = derived.Phases(derived.Filtered(product.pan, derived.spectra([kernel])), product.ratio)
+    phases = derived.Phases(derived.Filtered(product.pan, [derived.by_fourier(kernel)]), product.ratio)
     best = BestPhase(product.ratio)
 
     def measure(one: Tile) -> list[Sums]:
@@ -461,8 +464,8 @@ def _reprojected(
     product: Product, phases: Sequence[tuple[int, int]], needed: Collection[str], strict: bool, threads: int
 ) -> dict[str, Score]:
     """The product brought back to the MS and compared with it, in one pass over the MS."""
-    kernels = derived.spectra([derived.normalised_kernel(product.ratio, gain) for gain in product.gains])
-    back = derived.Decimated(derived.Filtered(product.fused, kernels), product.ratio, phases)
+    filters = [derived.by_fourier(derived.normalised_kernel(product.ratio, gain)) for gain in product.gains]
+    back = derived.Decimated(derived.Filtered(product.fused, filters), product.ratio, phases)
     names = {name: metric for name, metric in REPROJECTION.items() if name in needed}
     report = reduced(
         product.ms, back, product.ratio, metrics=list(names.values()), strict=strict, tile=MS_TILE, threads=threads

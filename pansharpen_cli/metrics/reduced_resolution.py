@@ -212,12 +212,11 @@ class Hypercomplex:
         if any(short for _, short in beyond):
             reference, fused = (np.pad(image, [(0, 0), *beyond], mode="symmetric") for image in (reference, fused))
             valid = np.pad(valid, beyond, mode="symmetric")
-        moments = formulas.block_moments(
-            (reference, fused), valid, self._size, self._shift, prepare=formulas.to_uint16
-        )  # fmt: skip
-        n = self._size**2
-        quality, flat = formulas.q2n(moments.mean, moments.scatter / n, n)
-        return quality, flat, moments.pixels == n
+        quality, flat = formulas.q2n(
+            *(formulas.whole_numbers(image, self._size, self._shift) for image in (reference, fused))
+        )
+        known = np.asarray(formulas.blocks(valid, self._size, self._shift).all(axis=(-2, -1)))
+        return quality, flat, known
 
     def _lacking(self, span: Span, have: int) -> int:
         """Pixels to add so that all blocks that start in the core are complete."""

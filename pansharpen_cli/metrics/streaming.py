@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
+from pansharpen_cli.concurrency import in_order
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.metrics.formulas import Moments
 from pansharpen_cli.metrics.image import Float64, Mask, Pixels
@@ -20,9 +19,6 @@ BLOCK = 32
 """Pixels a side of the windows and blocks of all Q indices."""
 TILE = 256
 """Pixels a side of a tile's core, a multiple of BLOCK: small enough for its sums to stay in the processor's cache."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 OnTile = Callable[[int, int], None]
 """Is told how many tiles are done, of how many."""
@@ -129,22 +125,6 @@ def _keep_memory() -> None:
 
 def _added(total: Sums, part: Sums) -> Sums:
     return tuple(a + b for a, b in zip(total, part, strict=True))
-
-
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Like `map`, in several threads; few results wait for their turn. NumPy and GDAL let other threads run."""
-    with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) > 2 * threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:  # after an error
-                future.cancel()
 
 
 def cores(size: int, tile: int, grain: int) -> list[Span]:
