@@ -177,14 +177,20 @@ def unfolded(layer, features, guide):
     return (patches * spatial * spectral[..., None, None]).sum(2)
 
 
-@pytest.mark.parametrize("cached_pixels", [1, 2 * 2 * 9 * 13, 2**18])
-def test_layer_equals_unfolded(monkeypatch, cached_pixels):
+def guided(layer, features, guide):
+    (spatial,) = adknet.spatial_kernels([layer], guide)
+    return layer(features, spatial, PerImage())
+
+
+@pytest.mark.parametrize("cached_pixels", [1, 2 * 2 * 9 * 13, 2**18, None])
+@pytest.mark.parametrize("size", [(9, 13), (1, 40), (40, 1), (2, 2)])
+def test_layer_equals_unfolded(monkeypatch, cached_pixels, size):
     monkeypatch.setattr(adknet, "CACHED_PIXELS", cached_pixels)
     torch.manual_seed(1)
     layer = adknet.AdaptiveLayer(5, 3, "layer")
-    features, guide = torch.randn(2, 5, 9, 13), torch.randn(2, 5, 9, 13)
-    with torch.no_grad():
-        difference = layer(features, guide, PerImage()) - unfolded(layer, features, guide)
+    features, guide = torch.randn(2, 5, *size), torch.randn(2, 5, *size)
+    with torch.set_grad_enabled(cached_pixels is not None):  # who wants no gradients gets the compiled loops
+        difference = guided(layer, features, guide) - unfolded(layer, features, guide)
     assert difference.abs().max() <= 1e-6
 
 
@@ -279,7 +285,7 @@ def test_gradients_of_the_adaptive_layer_are_right():
     torch.manual_seed(0)
     layer = adknet.AdaptiveLayer(2, 1, "layer").double()
     features, guide = (torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(lambda x, y: layer(x, y, PerImage()), (features, guide))
+    assert torch.autograd.gradcheck(lambda x, y: guided(layer, x, y), (features, guide))
 
 
 @pytest.mark.parametrize("ratio", [2, 3, 4])

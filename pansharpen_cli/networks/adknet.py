@@ -8,8 +8,8 @@ those means are global.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,9 @@ from pansharpen_cli.networks.layers import (
     SteadyConvTranspose2d,
     filter_adaptively,
     load_exactly,
+    loops_serve,
     neighbours,
+    steady_conv2d,
 )
 from pansharpen_cli.networks.network import Network, Pooling
 
@@ -67,8 +69,9 @@ class ADKNet(Network):
     def fuse(self, pan: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
         guide = self.activation(self.embed_pan(pan))
         features = self.activation(self.embed_ms(self.activation(self.expand(ms))))
-        for layer in self.layers:
-            features = layer(features, guide, pooling)
+        layers = cast(Sequence[AdaptiveLayer], self.layers)
+        for layer, spatial in zip(layers, spatial_kernels(layers, guide), strict=True):
+            features = layer(features, spatial, pooling)
         hrms: Tensor = self.reconstruct(features) + self.skip(ms)
         return hrms
 
@@ -118,13 +121,33 @@ class AdaptiveLayer(nn.Module):
         )
         self.gain = nn.Parameter(torch.randn(channels * TAPS) * KERNEL_GAIN)
 
-    def forward(self, features: Tensor, guide: Tensor, pooling: Pooling) -> Tensor:
-        spatial = _normalise(self.spatial(guide)) * KERNEL_GAIN
+    def first_weights(self) -> tuple[Tensor, Tensor]:
+        """Weight (taps, C, 3, 3) and bias of the spatial branch's depth-wise and 1x1 convolutions as one."""
+        depthwise, depthwise_bias = self.spatial[0].parameters()
+        pointwise, pointwise_bias = self.spatial[1].parameters()
+        return pointwise * depthwise.transpose(0, 1), pointwise_bias + pointwise[:, :, 0, 0] @ depthwise_bias
+
+    def forward(self, features: Tensor, spatial: Tensor, pooling: Pooling) -> Tensor:
+        """Features (N, C, H, W), and the layer's part of `spatial_kernels`."""
         spectral = self.spectral(pooling(self.name, _mean, features)).view(-1, features.shape[1], TAPS)
-        spectral = _normalise(spectral.transpose(1, 2)) * self.gain.view(-1, TAPS).T  # (N or 1, taps, C)
+        spectral = _normalise(spectral.transpose(1, 2)) * (
+            KERNEL_GAIN * self.gain.view(-1, TAPS).T
+        )  # (N or 1, taps, C)
+        if loops_serve(features):
+            from pansharpen_cli.networks import loops
+
+            return loops.convolve_normalised(features, spatial, spectral)
+        spatial = _normalise(spatial)
         step = _channels_at_once(features)
         parts = zip(torch.split(features, step, dim=1), torch.split(spectral, step, dim=2), strict=True)
         return torch.cat([_convolve(part, spatial, kernel) for part, kernel in parts], dim=1)
+
+
+def spatial_kernels(layers: Sequence[AdaptiveLayer], guide: Tensor) -> Iterator[Tensor]:
+    """Of each layer at every pixel, (N, taps, H, W), not normalised. What all begin with is one pass over the guide."""
+    weights, biases = zip(*(layer.first_weights() for layer in layers), strict=True)
+    first = steady_conv2d(guide, torch.cat(weights), torch.cat(biases), padding=1)
+    return (layer.spatial[2:](part) for layer, part in zip(layers, torch.split(first, TAPS, dim=1), strict=True))
 
 
 def _convolve(features: Tensor, spatial: Tensor, spectral: Tensor) -> Tensor:

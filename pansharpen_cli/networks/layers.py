@@ -49,12 +49,13 @@ class Upsample(nn.Module):
         return torch.stack(phases, axis + 1).flatten(axis, axis + 1)
 
 
-class SteadyConv2d(nn.Conv2d):
-    """A convolution that rounds alike for small and large images.
+def steady_conv2d(image: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    """A convolution that rounds alike for small and large images."""
+    return _steadily(lambda image: F.conv2d(image, weight, bias, padding=padding), image)
 
-    For a single image of at most 20480 numbers torch takes another kernel on the CPU, whose sums differ in the last
-    digits; twice the image is no single one.
-    """
+
+class SteadyConv2d(nn.Conv2d):
+    """The same with weights of its own."""
 
     def forward(self, image: Tensor) -> Tensor:
         return _steadily(super().forward, image)
@@ -88,6 +89,10 @@ class Doubling(nn.ConvTranspose2d):
 
 
 def _steadily(convolution: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """For a single image of at most 20480 numbers torch takes another kernel on the CPU, whose sums differ in the last
+    digits; twice the image is no single one."""
+    if torch.compiler.is_compiling():  # compiled and exported, an image may have any size
+        return convolution(image)
     small = len(image) == 1 and image.numel() <= 20480  # torch's own limit, in use_mkldnn
     return convolution(image.expand(2, -1, -1, -1))[:1] if small else convolution(image)
 
@@ -117,6 +122,12 @@ def filter_adaptively(values: Iterable[Tensor], taps: Iterable[Tensor]) -> Tenso
     for value, tap in pairs:
         total.addcmul_(value, tap)  # safe for autograd: no sum is needed to go back
     return total
+
+
+def loops_serve(image: Tensor) -> bool:
+    """Whether compiled `loops` may take `image`: single precision on the CPU, and nobody asks how the result came."""
+    traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    return not traced and image.device.type == "cpu" and image.dtype == torch.float32
 
 
 def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
