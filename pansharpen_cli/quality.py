@@ -73,7 +73,7 @@ def judge(
         if sensor not in SENSORS:
             raise SceneError(f"{product} was made for the sensor {sensor!r}, which is not known here; give --sensor")
         scene = opened.enter_context(Scene.open(pan, *files, bands=json.loads(tags.get("BANDS", "null"))))
-        canvas = _canvas(scene, tags)
+        canvas = product_canvas(scene, tags)
         _check(fused, canvas)
         plain = Raster(product, nodata="none")
         opened.callback(plain.close)
@@ -139,7 +139,7 @@ def _found(role: str, name: str | None, product: Path, known: str) -> str:
     return str(paths[0])
 
 
-def _canvas(scene: Scene, tags: dict[str, str]) -> SceneCanvas:
+def product_canvas(scene: Scene, tags: dict[str, str]) -> SceneCanvas:
     """The canvas the product was made on, as far as its tags say; else the scene's own."""
     dx, dy = (float(part) for part in tags.get("SHIFT_APPLIED", "0,0").split(","))
     resampling = tags.get("MS_INTERPOLATED", "no")

@@ -30,13 +30,18 @@ def write_quicklook(product: Path, target: Path, size: int = 1024) -> None:
     """
     partial = partial_beside(target)
     try:
-        bands, valid = _read(product, size)
-        partial.write_bytes(_png(np.stack([*_display(bands, valid), np.where(valid, 255, 0)]).astype(np.uint8)))
+        partial.write_bytes(_png(picture(product, size)))
         publish(partial, target)
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise OutputError(f"{target} cannot be made from {product}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def picture(product: Path, size: int) -> Bytes:
+    """(4, h, w): red, green, blue and alpha of a product, at most `size` pixels on its longer side."""
+    bands, valid = _read(product, size)
+    return np.stack([*_display(bands, valid), np.where(valid, 255, 0).astype(np.uint8)])
 
 
 def colour_bands(names: Sequence[str | None]) -> list[int]:

@@ -1,0 +1,269 @@
+"""What a report says: sentences, and the rows of its tables as text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from pansharpen_cli.coregistration import NOTICEABLE, TRUSTED
+from pansharpen_cli.metrics.streaming import Score
+from pansharpen_cli.report.gather import Made, Report
+from pansharpen_cli.report.indices import INDICES
+
+LEAST_TOLD = 0.01
+"""Percent below which a bias is none."""
+MINUS, DASH, TIMES = "\u2212", "\u2013", "\u00d7"
+
+
+def number(value: float | None) -> str:
+    """Four digits at most, the sign a minus."""
+    if value is None:
+        return DASH
+    digits = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return digits.replace("-", MINUS)
+
+
+def percent(value: float | None) -> str:
+    """Two decimals; no sign before a value that rounds to 0."""
+    return DASH if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS)
+
+
+def summary(report: Report) -> str:
+    """The scene in one line."""
+    grid, count = report.grid, len(report.bands)
+    return (
+        f"{grid.width:,} {TIMES} {grid.height:,} pixels of {number(grid.gsd[0])}{report.unit}, {count} bands "
+        f"({', '.join(report.bands)}), {report.products[0].dtype}, sharpened by a factor of {report.ratio}"
+    )
+
+
+@dataclass(frozen=True)
+class Fact:
+    title: str
+    value: str
+    note: str
+
+
+def facts(report: Report) -> list[Fact]:
+    """What to know before looking."""
+    if len(report.products) > 1:
+        return [
+            Fact(f"HQNR of {made.name}", score(made, "HQNR"), f"colours {score(made, 'D_lambda_K')}, "
+                 f"detail {score(made, 'D_s')} away from 0")
+            for made in report.products
+        ]  # fmt: skip
+    (made,) = report.products
+    titles = {"HQNR": "Quality", "D_lambda_K": "Colours are off by", "D_s": "Detail is off by"}
+    found = [
+        Fact(f"{title} ({name})", score(made, name), f"ideal {INDICES[name].ideal}, typical {typical(name)}")
+        for name, title in titles.items()
+    ]
+    applied, shift = made.tags.get("SHIFT_APPLIED", ""), report.alignment.shift
+    apart = f"{shift.length:.2f} px" if shift.windows else "unknown"
+    done = "corrected" if _is_shift(applied) else "left as it is" if applied else "PAN pixels"
+    return [*found, Fact("PAN and MS apart", apart, done)]
+
+
+def _is_shift(applied: str) -> bool:
+    return any(float(part) for part in applied.split(",") if part)
+
+
+def score(made: Made, name: str) -> str:
+    value = made.judgement.report.scores[name].value
+    return DASH if value is None else f"{value:.3f}"
+
+
+def typical(name: str) -> str:
+    return DASH.join(f"{end:.2f}" for end in INDICES[name].typical)
+
+
+@dataclass(frozen=True)
+class BiasRow:
+    band: str
+    product: int
+    first: bool
+    values: list[str]
+
+
+def bias_rows(report: Report) -> list[BiasRow]:
+    return [
+        BiasRow(
+            band, product, product == 0,
+            [number(bias.mean), percent(bias.mean_percent), number(bias.far), percent(bias.far_percent)],
+        )
+        for place, band in enumerate(report.bands)
+        for product, made in enumerate(report.products)
+        for bias in made.bias[place : place + 1]
+    ]  # fmt: skip
+
+
+def colour_sentence(report: Report) -> str:
+    if not report.sampled:
+        return "No MS pixel has enough data around it to tell."
+    share = 100 * report.sampled / report.ms_pixels
+    return (
+        f"The mean of a band is off by {_largest(report, 'mean_percent')} at most. One MS pixel in a hundred is off by "
+        f"more than {_largest(report, 'far_percent')}. Measured on {report.sampled:,} MS pixels in windows spread over "
+        f"the scene ({share:.0f} % of it)."
+    )
+
+
+def _largest(report: Report, field: str) -> str:
+    """The largest value of a field of Bias, and where it is."""
+    values = [
+        (abs(getattr(bias, field) or 0), f"{band}, {made.name}" if len(report.products) > 1 else band)
+        for made in report.products
+        for band, bias in zip(report.bands, made.bias, strict=True)
+    ]
+    value, where = max(values)
+    return f"{percent(value) if value >= LEAST_TOLD else f'less than {LEAST_TOLD}'} % ({where})"
+
+
+def alignment_sentence(report: Report) -> str:
+    found, shift = report.alignment, report.alignment.shift
+    if not found.places:
+        return "The scene is too small for windows to compare."
+    if not shift.windows:
+        return f"No window of {len(found.places)} shows how PAN and MS lie on each other: too little detail or data."
+    verdict = "too uncertain to act on" if shift.confidence < TRUSTED else (
+        "too small to matter" if shift.length < NOTICEABLE else "worth correcting")  # fmt: skip
+    silent = f"; {found.silent} say nothing" if found.silent else ""
+    return (
+        f"The PAN lies {_aside(shift.dx, 'right', 'left')} and {_aside(shift.dy, 'down', 'up')} PAN pixels from where "
+        f"the geotransforms put it, seen from the MS: {verdict}. {shift.windows} of {len(found.places)} windows agree "
+        f"within {shift.spread:.2f} pixels{silent}; confidence {shift.confidence:.2f} of 1.{_done(report)}"
+    )
+
+
+def _aside(value: float, positive: str, negative: str) -> str:
+    return f"{abs(value):.2f} {positive if value >= 0 else negative}"
+
+
+def _done(report: Report) -> str:
+    """What was done about it when the products were made."""
+    said = {made.tags.get("SHIFT_APPLIED", "") for made in report.products} - {""}
+    if len(said) != 1:
+        return ""
+    (applied,) = said
+    if not _is_shift(applied):
+        return " It was left as it is."
+    dx, dy = (float(part) for part in applied.split(","))
+    return f" It was corrected by {_aside(dx, 'right', 'left')} and {_aside(dy, 'down', 'up')}."
+
+
+def windows(report: Report) -> list[list[str]]:
+    return [
+        [
+            f"{place.row + report.pan_origin[0]:.0f}", f"{place.col + report.pan_origin[1]:.0f}",
+            *([DASH, DASH, "0"] if place.shift is None else
+              [number(place.shift.dx), number(place.shift.dy), f"{place.shift.strength:.2f}"]),
+        ]
+        for place in report.alignment.places
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class IndexValue:
+    text: str
+    best: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    name: str
+    meaning: str
+    values: list[IndexValue]
+    ideal: int
+    typical: str
+
+
+def indices(report: Report) -> list[IndexRow]:
+    return [
+        IndexRow(name, index.meaning, _index_values(report, name), index.ideal, typical(name))
+        for name, index in INDICES.items()
+    ]
+
+
+def _index_values(report: Report, name: str) -> list[IndexValue]:
+    scores: list[Score] = [made.judgement.report.scores[name] for made in report.products]
+    known = [score.value for score in scores if score.value is not None]
+    best = (max if INDICES[name].ideal else min)(known, default=None)
+    several = len(scores) > 1
+    return [
+        IndexValue(DASH, False, score.reason) if score.value is None
+        else IndexValue(f"{score.value:.4f}", several and score.value == best, "")
+        for score in scores
+    ]  # fmt: skip
+
+
+def measured_sentence(report: Report) -> str:
+    judgement = report.products[0].judgement
+    found = judgement.report
+    blocks = next(iter(found.scores.values()))
+    given, size = (f"{cols:,} {TIMES} {rows:,}" for rows, cols in (found.given, found.size))
+    return (
+        f"Of {given} pixels {size} were measured, in "
+        f"{blocks.counted:,} blocks; {blocks.invalid:,} were left out for lack of data. Camera of the MS: "
+        f"{judgement.sensor}. The numbers are those of pansharpen qnr."
+    )
+
+
+@dataclass(frozen=True)
+class ProvenanceRow:
+    title: str
+    values: list[str]
+
+
+LABELS = {
+    "MODEL": "Method",
+    "MODEL_SHA256": "Model SHA-256",
+    "BACKEND": "Backend",
+    "DEVICE": "Device",
+    "PRECISION": "Precision",
+    "RATIO": "Ratio",
+    "PHASE": "Phase",
+    "SENSOR": "MS camera",
+    "BANDS": "Bands chosen",
+    "PAN": "PAN",
+    "PAN_SHA256": "PAN SHA-256",
+    "MS": "MS",
+    "MS_SHA256": "MS SHA-256",
+    "COREGISTER": "Co-registration",
+    "SHIFT": "Shift measured",
+    "SHIFT_CONFIDENCE": "Its confidence",
+    "SHIFT_SPREAD": "Its spread",
+    "SHIFT_WINDOWS": "Its windows",
+    "SHIFT_APPLIED": "Shift applied",
+    "MS_INTERPOLATED": "MS interpolated",
+    "VERSION": "pansharpen",
+    "JOB_SHA256": "Job SHA-256",
+}
+"""Tags by what they are called on the page; others keep their names."""
+
+
+def provenance(report: Report) -> list[ProvenanceRow]:
+    made = report.products
+    tags = [*LABELS, *sorted({tag for one in made for tag in one.tags} - set(LABELS))]
+    return [
+        ProvenanceRow("File", [str(one.path) for one in made]),
+        ProvenanceRow("Size", [f"{one.grid.width:,} {TIMES} {one.grid.height:,}, {one.dtype}" for one in made]),
+        ProvenanceRow("Judged by PAN", [one.judgement.pan for one in made]),
+        ProvenanceRow("Judged by MS", [", ".join(one.judgement.ms) for one in made]),
+        *(
+            ProvenanceRow(LABELS.get(tag, tag), [_plain(one.tags.get(tag, "")) for one in made])
+            for tag in tags
+            if any(_plain(one.tags.get(tag, "")) for one in made)
+        ),
+    ]
+
+
+def _plain(tag: str) -> str:
+    """A tag that holds a JSON list as its entries, one that holds nothing as ""."""
+    if tag == "null":
+        return ""
+    try:
+        entries = json.loads(tag) if tag.startswith("[") else [tag]
+    except ValueError:
+        return tag
+    return ", ".join(map(str, entries))
