@@ -2,4 +2,5 @@
 
 from pansharpen_cli.cli.app import main
 
-main()
+if __name__ == "__main__":  # the workers of a batch import it too
+    main()

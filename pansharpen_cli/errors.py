@@ -1,6 +1,15 @@
 """What can go wrong, by the exit code a caller sees. Every message is one sentence that names the file or option
 and says what to do."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to add to a message that there is nothing of this `name`: the nearest known one, if one is near."""
+    near = get_close_matches(name.lower(), list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
 
 class PansharpenError(Exception):
     """The run failed (exit code 1)."""
@@ -34,3 +43,9 @@ class DeviceError(PansharpenError):
     """The device that was asked for cannot be used (exit code 4)."""
 
     exit_code = 4
+
+
+class BatchError(PansharpenError):
+    """Some scenes of a batch failed (exit code 5)."""
+
+    exit_code = 5

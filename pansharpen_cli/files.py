@@ -18,3 +18,11 @@ def digest(path: str | Path) -> str:
 def redacted(text: str | Path) -> str:
     """A path, or a text with paths in it, without what may be secret in a URL: user, password and query."""
     return re.sub(r"\?\S*", "?...", re.sub(r"(://)[^/@\s]+@", r"\1...@", str(text)))
+
+
+def remove_partials(path: Path, process: int | None = None) -> None:
+    """What a killed process, or any, left of a file that it was writing: see `writer.partial_beside`."""
+    whose = r"\d+" if process is None else str(process)
+    name = re.compile(rf"\.{re.escape(path.name)}\.{whose}\.[0-9a-f]+\.partial")
+    for partial in filter(lambda other: name.fullmatch(other.name), path.parent.iterdir()):
+        partial.unlink(missing_ok=True)

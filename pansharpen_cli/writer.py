@@ -252,6 +252,11 @@ class ProductWriter:
         return self._layout.nodata
 
     @property
+    def written(self) -> set[tuple[int, int]]:
+        """First row and column of every core so far."""
+        return {(core.rows.start, core.cols.start) for core in self._cores}
+
+    @property
     def statistics(self) -> tuple[BandStatistics, ...]:
         """Of what was written so far, per band."""
         return tuple(self._statistics)

@@ -8,9 +8,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Protocol, TextIO
 
 from tqdm import tqdm
+
+from pansharpen_cli.concurrency import cores
 
 shown = {"tracebacks": False}
 """What a user asked to see."""
@@ -20,6 +23,7 @@ def set_up(quiet: bool, verbose: int) -> None:
     """Messages of the library to stderr: warnings always, what it does unless `quiet`, details with -v."""
     # rasterio's, of what is not georeferenced: we take care of it
     warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal to Affine.identity")
+    tqdm.set_lock(RLock())  # its own is made with the first message, and breaks if a signal comes just then
     shown["tracebacks"] = verbose >= 2
     handler = _BesideBars(sys.stderr)
     handler.setFormatter(_Format())
@@ -73,7 +77,6 @@ def progress(quiet: bool, unit: str) -> Iterator[Tell]:
 
 def threads(wanted: int) -> int:
     """How many threads to use, and let the array libraries use: 0 is all that this process may have."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if wanted:
         os.environ["OMP_NUM_THREADS"] = str(wanted)
-    return wanted or mine
+    return wanted or cores()

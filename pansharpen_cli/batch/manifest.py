@@ -1,0 +1,126 @@
+"""The scenes of a batch, from a manifest: CSV with a header, or JSON Lines. See docs/batch.md."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from pansharpen_cli import settings
+from pansharpen_cli.coregistration import parse as parse_shift
+from pansharpen_cli.errors import SceneError, UsageError
+from pansharpen_cli.interpolation import KERNELS
+from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.pipeline import Job
+
+PATHS = ("pan", "ms", "out")
+
+SETTINGS: dict[str, Callable[[str], object]] = {
+    "model": str,
+    "coregister": parse_shift,
+    "bands": lambda text: settings.numbers(text, "bands"),
+    "band_names": settings.names,
+    "nodata": lambda text: settings.nodata(text, "nodata"),
+    "sensor": lambda text: settings.one_of(text, SENSORS, "sensor"),
+    "resampling": lambda text: settings.one_of(text, KERNELS, "resampling"),
+    "dtype": lambda text: settings.one_of(text, settings.DTYPES, "dtype"),
+    "format": lambda text: settings.one_of(text, ("gtiff", "cog"), "format"),
+    "creation_options": lambda text: settings.key_values(text.split(","), "creation_options"),
+    "tile": lambda text: settings.numbers(text, "tile")[0],
+}
+"""Fields of a job that a scene may have a column for, and what its text means."""
+
+Row = Mapping[str, Any]
+
+
+def read_manifest(path: Path, folder: Path, common: Job) -> list[Job]:
+    """The jobs of a manifest, their products in `folder`; a scene has what it does not say itself from `common`.
+
+    Raises SceneError that names manifest, scene and column.
+    """
+    rows = _json_lines(path) if path.suffix.lower() in (".jsonl", ".ndjson") else _csv(path)
+    if not rows:
+        raise SceneError(f"{path} names no scenes; write a line for each")
+    return [_job(row, f"{path}, scene {number}", path.parent, folder, common) for number, row in enumerate(rows, 1)]
+
+
+def _csv(path: Path) -> list[Row]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            rows: list[Row] = list(reader)
+            _check_columns(reader.fieldnames or [], str(path))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SceneError(f"{path} cannot be read as a manifest: {error}") from error
+    for number, row in enumerate(rows, 1):
+        if None in row:
+            raise SceneError(f"{path}, scene {number}, has more fields than columns; quote those that hold a comma")
+    return rows
+
+
+def _json_lines(path: Path) -> list[Row]:
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise SceneError(f"{path} cannot be read as a manifest of one JSON object a line: {error}") from error
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise SceneError(f"{path}, scene {number}, is no JSON object; write one a line")
+        _check_columns(list(row), f"{path}, scene {number},")
+    return rows
+
+
+def _check_columns(columns: Sequence[str], where: str) -> None:
+    known = (*PATHS, *SETTINGS)
+    for column in columns:
+        if column not in known:
+            raise SceneError(f"{where} has the unknown column {column!r}; known are {', '.join(known)}")
+    for column in ("pan", "ms"):
+        if column not in columns:
+            raise SceneError(f"{where} has no column {column!r}; a scene needs pan and ms")
+
+
+def _job(row: Row, where: str, beside: Path, folder: Path, common: Job) -> Job:
+    """`beside`: the manifest's folder, which its paths start from."""
+
+    def placed(text: str) -> str:
+        return text if "://" in text else str(beside / text)
+
+    pan, ms = _text(row["pan"]), row["ms"]
+    parts = [_text(part) for part in (ms if isinstance(ms, list) else _text(ms).split(";"))]
+    if not pan or not any(parts):
+        raise SceneError(f"{where} lacks its pan or its ms; fill it in")
+    texts = {name: _text(row.get(name)) for name in SETTINGS}
+    try:
+        output = _output(_text(row.get("out")) or _scene(pan), folder)
+        own: dict[str, Any] = {name: SETTINGS[name](text.replace(";", ",")) for name, text in texts.items() if text}
+    except UsageError as error:
+        raise SceneError(f"{where}: {error}") from error
+    return replace(common, pan=placed(pan), ms=[placed(part) for part in parts if part], output=output, **own)
+
+
+def _text(value: object) -> str:
+    """A JSON value as a CSV file would hold it."""
+    if isinstance(value, list):
+        return ";".join(map(_text, value))
+    if isinstance(value, dict):
+        return ";".join(f"{key}={_text(part)}" for key, part in value.items())
+    return "" if value is None else str(value).strip()
+
+
+def _scene(pan: str) -> str:
+    """What a scene is called that has no `out`: as its PAN, or as its folder if that is called pan."""
+    path = PurePath(pan.partition("?")[0])
+    return path.parent.name if path.stem.lower() == "pan" and path.parent.name else path.stem
+
+
+def _output(text: str, folder: Path) -> Path:
+    path = PurePath(text)
+    if path.is_absolute() or ".." in path.parts:
+        raise UsageError(f"out is a name in the folder of the products, not {text!r}")
+    suffixed = path.suffix.lower() in (".tif", ".tiff")
+    return folder / (path if suffixed else path.with_name(f"{path.name}.tif"))

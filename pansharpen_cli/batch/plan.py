@@ -1,0 +1,104 @@
+"""What a batch would do, known from the headers of its files, the models' descriptions and earlier summaries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+import numpy as np
+
+from pansharpen_cli.batch.run import Batch
+from pansharpen_cli.batch.scene import Outcome, scene_name
+from pansharpen_cli.batch.summary import read_summary
+from pansharpen_cli.canvas import SceneCanvas
+from pansharpen_cli.errors import PansharpenError
+from pansharpen_cli.method import Method, choose
+from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.pipeline import Job, tile_size
+from pansharpen_cli.resume import finished
+from pansharpen_cli.scene import Scene
+from pansharpen_cli.tiling import Reach
+from pansharpen_cli.writer import CACHE
+
+IN_FLIGHT = 6
+"""Tiles that are read, sharpened or written at one time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of a scene. `width` and `height` of the product before co-registration, which may trim some pixels; `tiles` of
+    `tile` PAN pixels a side; `memory` for tiles and GDAL's cache, without what a network needs inside; `output`: most
+    that the product takes, uncompressed with its overviews. Bytes. `seconds`: None if no earlier scene tells.
+    """
+
+    scene: str
+    status: Literal["make", "kept", "unusable"]
+    method: str = ""
+    width: int = 0
+    height: int = 0
+    bands: int = 0
+    tile: int = 0
+    tiles: int = 0
+    memory: int = 0
+    output: int = 0
+    seconds: float | None = None
+    message: str = ""
+
+
+def plan(batch: Batch) -> Iterator[Plan]:
+    """Of every scene of the batch's shard, in order."""
+    speeds = _speeds(read_summary(batch.folder.glob("summary*.jsonl")).values())
+    for job in batch.shard.of(batch.jobs):
+        name = scene_name(job, batch.folder)
+        try:
+            yield _kept(name, job) if batch.resume and finished(job) else _made(name, job, speeds)
+        except PansharpenError as error:
+            yield Plan(name, "unusable", message=str(error))
+
+
+def _kept(name: str, job: Job) -> Plan:
+    return Plan(name, "kept", message=f"{job.output.name} is finished")
+
+
+def _made(name: str, job: Job, speeds: Mapping[str, float]) -> Plan:
+    with Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene:
+        method = choose(job.model, scene)
+        reach = _reach(method, scene, job)
+        canvas = SceneCanvas.of(scene, ratio=method.ratio, phase=method.phase, reach=reach)
+        itemsize = np.dtype(job.dtype or scene.dtype).itemsize
+        bands = len(scene.band_names)
+    height, width = canvas.grid.height, canvas.grid.width
+    tile = job.tile or tile_size(method, reach)
+    speed = speeds.get(method.name)
+    return Plan(
+        name, "make", method.name, width, height, bands, tile,
+        tiles=len(canvas.tiles(tile, reach)),
+        memory=CACHE + IN_FLIGHT * _bytes_of_a_tile(min(tile, max(height, width)), reach.halo, bands, method.ratio),
+        output=height * width * bands * itemsize * 4 // 3,
+        seconds=height * width / 1e6 / speed if speed else None,
+    )  # fmt: skip
+
+
+def _reach(method: Method, scene: Scene, job: Job) -> Reach:
+    if method.model is None:
+        return method.backend(scene, SENSORS[job.sensor], "cpu")[0].reach
+    spec = method.model.spec
+    return Reach(spec.halo, spec.alignment, spec.multiple_of)
+
+
+def _bytes_of_a_tile(size: int, halo: int, bands: int, ratio: int) -> int:
+    """PAN, MS and mask with the halo, and the product, in float32 and as it is written."""
+    read = (size + 2 * halo) ** 2
+    return read * 5 + read * bands * 4 // ratio**2 + size**2 * bands * 8
+
+
+def _speeds(outcomes: Iterable[Outcome]) -> dict[str, float]:
+    """PAN megapixels a second of each method in scenes that were made here before."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.method and outcome.megapixels_per_second:
+            found[outcome.method].append(outcome.megapixels_per_second)
+    return {method: median(speeds) for method, speeds in found.items()}

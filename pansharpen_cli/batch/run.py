@@ -1,0 +1,124 @@
+"""Sharpen many scenes. Read `sharpen_all` from top to bottom: that is the whole batch."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pansharpen_cli.batch.scene import Desk, Failure, Outcome, Task, scene_name
+from pansharpen_cli.batch.shards import WHOLE, Shard
+from pansharpen_cli.batch.summary import Summary, read_summary
+from pansharpen_cli.batch.workers import Death, Workers
+from pansharpen_cli.errors import OutputError, SceneError
+from pansharpen_cli.files import remove_partials
+from pansharpen_cli.pipeline import Job
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which scenes, where to, and how.
+
+    `folder` of all products and of the summary; `shard` of the jobs is done. `devices` are dealt out to `workers`
+    processes, which share `threads`. `retries` of a scene that failed in a way that may pass; `fail_fast`: begin no
+    more scenes after one has failed. `resume` keeps what is finished; `qnr` judges every product.
+    """
+
+    jobs: Sequence[Job]
+    folder: Path
+    shard: Shard = WHOLE
+    workers: int = 1
+    devices: Sequence[str] = ("auto",)
+    threads: int = 1
+    retries: int = 1
+    fail_fast: bool = False
+    resume: bool = False
+    qnr: bool = False
+
+    @property
+    def summary(self) -> Path:
+        return self.folder / f"summary{self.shard.suffix}.jsonl"
+
+    @property
+    def desks(self) -> list[Desk]:
+        share = max(1, self.threads // self.workers)
+        return [Desk(self.devices[number % len(self.devices)], share) for number in range(self.workers)]
+
+
+def sharpen_all(batch: Batch, on_scene: Callable[[int, int, int], None] = lambda done, failed, total: None) -> Summary:
+    """Sharpen every scene of the batch's shard, and return the summary that was written.
+
+    `on_scene` is told how many scenes are done, how many of them failed, of how many. A failed scene raises nothing;
+    a batch that cannot begin raises SceneError or OutputError.
+    """
+    tasks = _tasks(batch)
+    expected = {task.scene: task.outcome("left") for task in tasks}
+    level = logging.DEBUG if log.isEnabledFor(logging.DEBUG) else logging.WARNING
+    queue, counts = deque(tasks), Counter[str]()
+    with (
+        Summary(batch.summary, expected, keep=batch.resume) as summary,
+        Workers(batch.desks, level=level, on_log=_log, tidy=_tidy) as workers,
+    ):
+        for task, result in workers.each(queue):
+            if _may_try_again(result, task, batch.retries):
+                log.info("%s: %s; it is tried again", task.scene, _reason(result))
+                queue.append(replace(task, attempt=task.attempt + 1, resume=True))  # the product may be there
+                continue
+            outcome = result if isinstance(result, Outcome) else task.outcome("failed", _reason(result))
+            summary.add(outcome)
+            counts[outcome.status] += 1
+            _tell(outcome)
+            on_scene(counts.total(), counts["failed"], len(tasks))
+            if outcome.status == "failed" and batch.fail_fast:
+                queue.clear()
+    return summary
+
+
+def _tasks(batch: Batch) -> list[Task]:
+    """Of the batch's shard, after a look at all that can be known to go wrong."""
+    for name, times in Counter(scene_name(job, batch.folder) for job in batch.jobs).items():
+        if times > 1:
+            raise SceneError(f"{times} scenes are to become {batch.folder / name}.tif; give each its own out")
+    jobs = batch.shard.of(batch.jobs)
+    there = [job.output for job in jobs if job.output.exists() and not job.overwrite]
+    if there and not batch.resume:
+        more = f" and {len(there) - 1} more of its products" if len(there) > 1 else ""
+        raise OutputError(f"{there[0]}{more} exist; --resume the batch, --overwrite them, or give another folder")
+    try:
+        batch.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{batch.folder} cannot be made for the products: {error.strerror}") from error
+    before = read_summary(batch.folder.glob("summary*.jsonl")) if batch.resume else {}
+    names = [(scene_name(job, batch.folder), job) for job in jobs]
+    return [Task(name, job, batch.resume, batch.qnr, before.get(name)) for name, job in names]
+
+
+def _may_try_again(result: Outcome | Failure | Death, task: Task, retries: int) -> bool:
+    if isinstance(result, Outcome) or task.attempt > retries:
+        return False
+    return isinstance(result, Death) or result.may_pass
+
+
+def _reason(result: Outcome | Failure | Death) -> str:
+    return str(result) if isinstance(result, Death) else result.message
+
+
+def _tell(outcome: Outcome) -> None:
+    if outcome.status == "failed":
+        log.error("%s failed: %s", outcome.scene, outcome.message)
+    elif outcome.status == "kept":
+        log.info("%s is finished already", outcome.scene)
+    else:
+        log.info("%s by %s in %.1f s", outcome.scene, outcome.method, outcome.seconds)
+
+
+def _log(task: Task, level: int, message: str) -> None:
+    log.log(level, "%s: %s", task.scene, message)
+
+
+def _tidy(task: Task, process: int) -> None:
+    remove_partials(task.job.output, process)

@@ -1,0 +1,191 @@
+"""`pansharpen batch`: sharpen many scenes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pansharpen_cli import settings
+from pansharpen_cli.cli import console, options
+from pansharpen_cli.cli.run import Backend, Format, Resampling
+from pansharpen_cli.errors import BatchError
+
+if TYPE_CHECKING:
+    from pansharpen_cli.batch.pairing import Unpaired
+    from pansharpen_cli.batch.plan import Plan
+    from pansharpen_cli.batch.run import Batch
+    from pansharpen_cli.batch.summary import Summary
+
+log = logging.getLogger(__name__)
+
+
+def batch(
+    scenes: Annotated[
+        Path, typer.Argument(help="A manifest (.csv, .jsonl), or a folder of files to pair.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder for products and summary.", show_default=False)
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="auto, a model or its folder, or a classical method.")
+    ] = "auto",
+    coregister: Annotated[str, typer.Option(help="PAN-MS shift: off, report, auto, or DX,DY in PAN pixels.")] = "auto",
+    device: Annotated[str, typer.Option(help="As for run; several, like cuda:0,cuda:1, are dealt to the workers.")] = (
+        "auto"
+    ),
+    backend: Annotated[Backend, typer.Option(help="What computes networks.")] = Backend.auto,
+    nodata: Annotated[
+        str, typer.Option(help="Value without data: a number, nan, none, or file (what the files say).")
+    ] = "file",
+    sensor: Annotated[str, typer.Option(help="MTF of the classical methods, as for run.")] = "generic",
+    resampling: Annotated[
+        Resampling, typer.Option("--resampling", "-r", help="Kernel for an MS off the PAN's grid.")
+    ] = Resampling.sinc,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", "-t", help="Data type of the products; default: the MS's.")
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="Format of the products.")] = Format.gtiff,
+    co: Annotated[
+        list[str] | None, typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep finished products, and go on with what was begun.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing products.")] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast/--keep-going", help="Begin no more scenes after one has failed.")
+    ] = False,
+    retries: Annotated[
+        int,
+        typer.Option(min=0, help="Further attempts at a scene whose process died or whose writing failed."),
+    ] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; each does one scene at a time.")] = 1,
+    shard: Annotated[
+        str, typer.Option(help="Do part I/N only, like 1/16; auto or auto/N: that of this member of a job array.")
+    ] = "1/1",
+    qnr: Annotated[bool, typer.Option("--qnr", help="Also measure the HQNR of every product.")] = False,
+    tile: Annotated[int | None, typer.Option("--tile-size", min=64, help="PAN pixels a side of a tile.")] = None,
+    threads: options.Threads = 0,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Sharpen many scenes; one that fails does not stop the others.
+
+    pansharpen batch manifest.csv -o products --workers 4 --resume
+
+    pansharpen batch folder-of-scenes -o products --dry-run
+    """
+    console.set_up(quiet, verbose)
+    count = console.threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(max(1, count // workers))  # the workers', who inherit it
+    from pansharpen_cli import coregistration, mtf, pipeline
+    from pansharpen_cli.batch import shards
+    from pansharpen_cli.batch.gather import gather
+    from pansharpen_cli.batch.run import Batch, sharpen_all
+
+    common = pipeline.Job(
+        pan="",
+        ms=(),
+        output=output,
+        model=model,
+        coregister=coregistration.parse(coregister),
+        backend=backend.value,
+        nodata=settings.nodata(nodata, "--nodata"),
+        sensor=settings.one_of(sensor, mtf.SENSORS, "--sensor"),
+        resampling=resampling.value,
+        dtype=settings.one_of(dtype, settings.DTYPES, "--dtype") if dtype else None,
+        format=format.value,
+        creation_options=options.key_values(co or [], "--co"),
+        overwrite=overwrite,
+        tile=tile,
+    )
+    jobs, unpaired = gather(scenes, output, common)
+    task = Batch(
+        jobs=jobs,
+        folder=output,
+        shard=shards.parse(shard, os.environ),
+        workers=workers,
+        devices=options.names(device) or [],
+        threads=count,
+        retries=retries,
+        fail_fast=fail_fast,
+        resume=resume,
+        qnr=qnr,
+    )
+    for lone in unpaired:
+        log.warning("%s is left out: %s", lone.path, lone.reason)
+    if dry_run:
+        _show_plan(task, unpaired, json_)
+        return
+    with console.progress(quiet, "scene") as tell:
+        summary = sharpen_all(task, lambda done, failed, total: tell(done, total, f"{failed} failed" if failed else ""))
+    _report(summary, unpaired, json_, quiet)
+
+
+def _show_plan(task: Batch, unpaired: list[Unpaired], json_: bool) -> None:
+    """Raises BatchError if some scenes cannot be sharpened."""
+    from pansharpen_cli.batch.plan import plan
+
+    plans = list(plan(task))
+    if json_:
+        typer.echo(json.dumps({"scenes": [asdict(one) for one in plans], "unpaired": _as_json(unpaired)}))
+    else:
+        typer.echo("\n".join(_table(plans)))
+    bad = sum(one.status == "unusable" for one in plans)
+    if bad:
+        raise BatchError(f"{bad} of {len(plans)} scenes cannot be sharpened; mend them or leave them out")
+
+
+def _table(plans: list[Plan]) -> Iterator[str]:
+    scenes = max([5, *(len(one.scene) for one in plans)])
+    yield f"{'scene':{scenes}}  {'size':>13}  bands  {'tiles':>12}  {'memory':>8}  {'output':>10}  {'time':>7}  method"
+    for one in plans:
+        if one.status != "make":
+            yield f"{one.scene:{scenes}}  {one.status}: {one.message}"
+            continue
+        size, tiles = f"{one.width} x {one.height}", f"{one.tiles} of {one.tile}"
+        seconds = f"{one.seconds:.0f} s" if one.seconds is not None else "-"
+        yield (
+            f"{one.scene:{scenes}}  {size:>13}  {one.bands:5}  {tiles:>12}  {_megabytes(one.memory):>8}  "
+            f"{_megabytes(one.output):>10}  {seconds:>7}  {one.method}"
+        )
+    known = [one.seconds for one in plans if one.seconds is not None]
+    yield (
+        f"{sum(one.status == 'make' for one in plans)} of {len(plans)} scenes to make, at most "
+        f"{_megabytes(sum(one.output for one in plans))}"
+        + (f", {sum(known):.0f} s of one worker for {len(known)} of them" if known else "")
+    )
+
+
+def _megabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e6:,.0f} MB"
+
+
+def _report(summary: Summary, unpaired: list[Unpaired], json_: bool, quiet: bool) -> None:
+    """Raises BatchError if some scenes failed."""
+    counts = Counter(outcome.status for outcome in summary.outcomes)
+    total, failed = counts.total(), counts["failed"]
+    told = {name: counts[name] for name in ("done", "kept", "failed", "left")}
+    if json_:
+        said = {"scenes": total, **told, "unpaired": _as_json(unpaired), "summary": str(summary.path)}
+        typer.echo(json.dumps(said))
+    elif not quiet:
+        words = ", ".join(f"{count} {name}" for name, count in told.items() if count)
+        print(f"{total} scenes: {words or 'none here'}; {summary.path}", file=sys.stderr)
+    if failed:
+        raise BatchError(f"{failed} of {total} scenes failed; {summary.path} says why")
+
+
+def _as_json(unpaired: list[Unpaired]) -> list[dict[str, str]]:
+    return [{"path": str(lone.path), "reason": lone.reason} for lone in unpaired]

@@ -1,0 +1,158 @@
+"""A writer whose finished tiles outlive it: a run that was killed goes on from them.
+
+GDAL cannot: what a killed writer leaves reads as zeros. So the tiles also go, as they are, to a journal beside the
+product, written from front to back: first of which job they are, then each with its place and checksum. The first one
+that was cut short ends it. It takes as much of the disk as the pixels uncompressed, and goes when the product is there.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from pansharpen_cli.errors import OutputError, SceneError
+from pansharpen_cli.files import remove_partials
+from pansharpen_cli.writer import Mask, Pixels, ProductWriter
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs of one product are not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+SYNC = 5.0
+"""Seconds after which what is in the journal is on the disk; the operating system alone keeps it until then."""
+
+_EDGES = struct.Struct("<4Q")  # rows and columns
+_START = struct.Struct("<L4Q")  # of a tile: a checksum of what follows; after it pixels and mask
+
+
+class Tile(NamedTuple):
+    """Of a product: its place, its pixels (bands, h, w) in the product's dtype, and where they are valid (h, w)."""
+
+    rows: slice
+    cols: slice
+    hrms: Pixels
+    valid: Mask
+
+
+class Journal:
+    """The finished tiles of the product `path`, made as `key` says, of so many bands of a dtype.
+
+    Only one run at a time can have it; what killed ones left of the product is removed.
+    """
+
+    def __init__(self, path: Path, key: str, bands: int, dtype: np.dtype[Any]) -> None:
+        self._product, self._path = path, journal_of(path)
+        self._header = f"pansharpen tiles 1 {key}\n".encode()
+        self._bands, self._dtype = bands, dtype
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Raises OutputError if another run has it."""
+        self._file = open(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        try:
+            if fcntl:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise OutputError(f"{self._product} is being made by another run; wait for it") from error
+        remove_partials(self._product)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        holds_tiles = self._file.tell() > len(self._header)
+        self._file.close()
+        if error is None or isinstance(error, SceneError) or not holds_tiles:  # the product is there, or will not be
+            self._path.unlink(missing_ok=True)
+
+    def read(self) -> Iterator[Tile]:
+        """The tiles that earlier runs finished; none if they made something else. New ones go behind them."""
+        sound = 0
+        if self._file.readline(len(self._header)) == self._header:
+            sound = self._file.tell()
+            while tile := self._next():
+                sound = self._file.tell()
+                yield tile
+        self._file.seek(sound)
+        self._file.truncate()
+        if not sound:
+            self._file.write(self._header)
+
+    def _next(self) -> Tile | None:
+        start = self._file.read(_START.size)
+        if len(start) < _START.size:
+            return None
+        checksum, *edges = _START.unpack(start)
+        top, bottom, left, right = edges
+        shape = bottom - top, right - left
+        size = shape[0] * shape[1]
+        lengths = size * self._bands * self._dtype.itemsize, -(-size // 8)
+        if min(shape) < 1 or sum(lengths) > os.fstat(self._file.fileno()).st_size:  # not written by `add`
+            return None
+        hrms, packed = map(self._file.read, lengths)
+        if checksum != _checksum(edges, hrms, packed):
+            return None
+        valid = np.unpackbits(np.frombuffer(packed, np.uint8), count=size).astype(bool).reshape(shape)
+        pixels = np.frombuffer(hrms, self._dtype).reshape(self._bands, *shape)
+        return Tile(slice(top, bottom), slice(left, right), pixels, valid)
+
+    def add(self, tile: Tile) -> None:
+        edges = tile.rows.start, tile.rows.stop, tile.cols.start, tile.cols.stop
+        hrms, packed = np.ascontiguousarray(tile.hrms).data.cast("B"), np.packbits(tile.valid).tobytes()
+        self._file.write(_START.pack(_checksum(edges, hrms, packed), *edges))
+        self._file.write(hrms)
+        self._file.write(packed)
+        self._file.flush()
+        if time.monotonic() - self._synced > SYNC:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+
+class JournalingWriter(ProductWriter):
+    """A ProductWriter with a journal: what earlier runs wrote as `key` says is in it when it is entered."""
+
+    def __init__(self, key: str, path: Path, *arguments: Any, **options: Any) -> None:
+        super().__init__(path, *arguments, **options)
+        self._journal = Journal(path, key, len(self._layout.bands), self.dtype)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as both:
+            both.enter_context(self._journal)
+            super().__enter__()
+            both.push(super().__exit__)
+            for tile in self._journal.read():
+                super().write(*tile)
+            self._both = both.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._both.__exit__(kind, error, trace)
+
+    def write(self, rows: slice, cols: slice, hrms: Pixels, valid: Mask) -> None:
+        super().write(rows, cols, hrms, valid)
+        try:
+            self._journal.add(Tile(rows, cols, hrms, valid))
+        except OSError as error:
+            raise OutputError(f"the journal of {self._path} cannot be written: {error.strerror}") from error
+
+
+def _checksum(edges: Sequence[int], hrms: bytes | memoryview, packed: bytes) -> int:
+    return zlib.crc32(packed, zlib.crc32(hrms, zlib.crc32(_EDGES.pack(*edges))))
+
+
+def journal_of(path: Path) -> Path:
+    """Where the finished tiles of a product are kept."""
+    return path.with_name(f".{path.name}.tiles")

@@ -1,0 +1,88 @@
+"""Go on with work that was cut short: with a scene from its finished tiles, and not at all with a finished scene.
+Finished is not what exists, but what reads whole and says that it was made of the same inputs, by the same model and
+with the same parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from time import perf_counter
+
+from pansharpen_cli.errors import SceneError
+from pansharpen_cli.files import digest, remove_partials
+from pansharpen_cli.journal import journal_of
+from pansharpen_cli.method import choose
+from pansharpen_cli.pipeline import Job, Product, job_digest, sharpen
+from pansharpen_cli.registration import Shift
+from pansharpen_cli.scene import Raster, Scene
+from pansharpen_cli.writer import TAGS
+
+ROWS = 512
+"""Of a product that are read at once."""
+
+
+def resume(job: Job, on_tile: Callable[[int, int], None] = lambda done, total: None) -> Product:
+    """The product of `job`: as it is if it is finished, else made, in the place of an older product of this program.
+
+    Raises PansharpenError as `pipeline.sharpen` does, also if another file is in the way and may not be overwritten.
+    """
+    made = finished(job)
+    if made is None:
+        return sharpen(replace(job, resume=True, overwrite=job.overwrite or bool(_tags(job))), on_tile)
+    journal_of(job.output).unlink(missing_ok=True)  # of a run that was killed in its last moment
+    remove_partials(job.output)
+    return made
+
+
+def finished(job: Job) -> Product | None:
+    """The product of this very job, if it is there and complete. Raises PansharpenError as `resume`."""
+    began = perf_counter()
+    tags = _tags(job)
+    if not tags:
+        return None
+    with Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene:
+        method = choose(job.model, scene)
+        job_sha256 = job_digest(job, method, scene, [digest(path) for path in (job.pan, *job.ms)])
+        if not job_sha256 or tags.get("JOB_SHA256") != job_sha256:
+            return None
+        bands = scene.band_names
+    with closing(Raster(job.output)) as product:
+        is_cog = product.tags("IMAGE_STRUCTURE").get("LAYOUT") == "COG"
+        if is_cog != (job.format == "cog") or not _reads_whole(product):
+            return None
+        dx, dy = map(float, tags["SHIFT_APPLIED"].split(","))
+        return Product(
+            job.output, product.grid.height, product.grid.width, bands, product.dtype.name,
+            method.name, method.reason, tags["DEVICE"], _shift(tags), (dx, dy), perf_counter() - began, job_sha256,
+            kept=True,
+        )  # fmt: skip
+
+
+def _tags(job: Job) -> dict[str, str]:
+    """Of a product of this program under the job's output; none for any other file."""
+    if not job.output.is_file():
+        return {}
+    try:
+        with closing(Raster(job.output)) as product:
+            tags = product.tags(TAGS)
+    except SceneError:
+        return {}
+    return tags if "VERSION" in tags else {}
+
+
+def _reads_whole(product: Raster) -> bool:
+    height, cols = product.grid.height, slice(0, product.grid.width)
+    try:
+        for row in range(0, height, ROWS):
+            product.read(slice(row, min(row + ROWS, height)), cols)
+    except SceneError:
+        return False
+    return True
+
+
+def _shift(tags: dict[str, str]) -> Shift | None:
+    if "SHIFT" not in tags:
+        return None
+    dx, dy = map(float, tags["SHIFT"].split(","))
+    return Shift(dx, dy, float(tags["SHIFT_CONFIDENCE"]), float(tags["SHIFT_SPREAD"]), int(tags["SHIFT_WINDOWS"]))

@@ -1,0 +1,62 @@
+"""Settings of a job as people write them, on the command line or in a manifest, and the values they stand for.
+
+`what` names the option or column in the message of a UsageError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from pansharpen_cli.errors import UsageError
+
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""Data types of a product."""
+
+
+def one_of(text: str, known: Iterable[str], what: str) -> str:
+    """`text`, which must be one of the known words."""
+    if text not in (words := list(known)):
+        raise UsageError(f"{what} knows {', '.join(words)}, not {text!r}")
+    return text
+
+
+def nodata(text: str, what: str) -> float | Literal["file", "none"]:
+    """ "-9999" -> -9999.0; "nan", "none" and "file" as they say."""
+    if text == "file":
+        return "file"
+    if text == "none":
+        return "none"
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{what} takes a number, nan, none or file, not {text!r}") from None
+
+
+def key_values(texts: Iterable[str], what: str) -> dict[str, str]:
+    """`["COMPRESS=ZSTD"]` -> {"COMPRESS": "ZSTD"}."""
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"{what} takes KEY=VALUE, not {text!r}")
+        pairs[key] = value
+    return pairs
+
+
+def numbers(text: str, what: str) -> list[int]:
+    """Band numbers: "1,3-5" -> [1, 3, 4, 5]."""
+    result: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise UsageError(f"{what} takes band numbers like 1,3-5, not {text!r}")
+        result += range(int(first), int(last or first) + 1)
+        if int(last or first) < int(first):
+            raise UsageError(f"{what} takes ranges that go up, not {part!r}")
+    return result
+
+
+def names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in text.split(",")]

@@ -1,0 +1,464 @@
+"""Many scenes, as who runs them overnight meets them: what a failing scene, a dying process or a killed batch costs is
+what it must, and nothing more."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from worlds import World
+
+from pansharpen_cli.batch.gather import gather
+from pansharpen_cli.batch.manifest import read_manifest
+from pansharpen_cli.batch.plan import plan
+from pansharpen_cli.batch.run import Batch, sharpen_all
+from pansharpen_cli.batch.shards import Shard, parse
+from pansharpen_cli.batch.workers import Death, Workers
+from pansharpen_cli.errors import OutputError, SceneError, UsageError
+from pansharpen_cli.pipeline import Job
+
+PROGRAM = [sys.executable, "-m", "pansharpen_cli"]
+SLOW = "PANSHARPEN_SLOW" in os.environ
+DOCUMENT = Path(__file__).parents[1] / "docs" / "batch.md"
+
+
+@pytest.fixture(autouse=True)
+def own_models(monkeypatch, tmp_path):
+    monkeypatch.setenv("PANSHARPEN_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def make_scenes(folder, count, broken=(), size=128):
+    """Scenes s000, s001, ... with pan.tif and ms.tif, all different; the broken ones lack half of their MS file."""
+    for number in range(count):
+        scene = folder / f"s{number:03}"
+        scene.mkdir(parents=True)
+        world = World(bands=3, dtype="uint16", pan_size=(size, size), ms_size=(size // 4, size // 4), waves=20 + number)
+        _, ms = world.write(scene)
+        if number in broken:
+            ms.write_bytes(ms.read_bytes()[: ms.stat().st_size // 2])
+    return folder
+
+
+def summary(folder, name="summary.jsonl"):
+    """Scene -> its line."""
+    lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    assert len({line["scene"] for line in lines}) == len(lines)
+    return {line["scene"]: line for line in lines}
+
+
+def statuses(folder):
+    return {name: line["status"] for name, line in summary(folder).items()}
+
+
+def pixels(path):
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def batch(folder, output, **options):
+    common = Job(pan="", ms=(), output=output, model="exp", overwrite=options.pop("overwrite", False))
+    return Batch(gather(folder, output, common)[0], output, **options)
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [*PROGRAM, "batch", *map(str, arguments)], check=False, capture_output=True, text=True, **options
+    )
+
+
+# what is to be done
+
+
+COLUMNS = {
+    "model": ("gsa", "gsa"),
+    "coregister": ("1.5,-2", (1.5, -2.0)),
+    "bands": ("3;1-2", [3, 1, 2]),
+    "band_names": ("red;nir", ["red", "nir"]),
+    "nodata": ("-1", -1.0),
+    "sensor": ("WV3", "WV3"),
+    "resampling": ("cubic", "cubic"),
+    "dtype": ("float32", "float32"),
+    "format": ("cog", "cog"),
+    "creation_options": ("COMPRESS=ZSTD;LEVEL=3", {"COMPRESS": "ZSTD", "LEVEL": "3"}),
+    "tile": ("256", 256),
+}
+
+
+def test_a_manifest_says_it_all(tmp_path):
+    """As CSV and as JSON Lines, the latter with texts or with values."""
+    paths = "x/pan.tif", "x/b1.tif;https://example.com/b2.tif", "far/out"
+    row = dict(zip(("pan", "ms", "out"), paths, strict=True)) | {name: text for name, (text, _) in COLUMNS.items()}
+    csv = [",".join(row), ",".join(f'"{text}"' for text in row.values()), "p.tif,m.tif" + "," * (len(row) - 2)]
+    values = row | {name: value for name, (_, value) in COLUMNS.items()} | {"ms": paths[1].split(";")}
+    (tmp_path / "m.csv").write_text("\n".join(csv))
+    for name, first in (("texts.jsonl", row), ("values.jsonl", values)):
+        (tmp_path / name).write_text(f"{json.dumps(first)}\n\n" + '{"pan": "p.tif", "ms": "m.tif"}')
+    common = Job(pan="", ms=(), output=tmp_path, model="brovey", threads=3)
+    for name in ("m.csv", "texts.jsonl", "values.jsonl"):
+        first, second = read_manifest(tmp_path / name, tmp_path / "o", common)
+        assert (first.pan, first.output) == (str(tmp_path / "x/pan.tif"), tmp_path / "o/far/out.tif")
+        assert first.ms == [str(tmp_path / "x/b1.tif"), "https://example.com/b2.tif"]
+        assert {name: getattr(first, name) for name in COLUMNS} == {name: value for name, (_, value) in COLUMNS.items()}
+        assert (second.output, second.model, second.dtype) == (tmp_path / "o/p.tif", "brovey", None)
+        assert first.threads == second.threads == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pan,ms,colour\na,b,c", "unknown column 'colour'"),
+        ("pan,ms,threads\na,b,2", "unknown column 'threads'"),
+        ("pan,out\na,b", "no column 'ms'"),
+        ("pan,ms\na", "scene 1 lacks"),
+        ("pan,ms\na,b\nc,", "scene 2 lacks"),
+        ("pan,ms\na,b,c", "scene 1, has more fields"),
+        ("pan,ms", "names no scenes"),
+        ("pan,ms,out\na,b,../c", "scene 1: out is a name in the folder"),
+        ("pan,ms,out\na,b,/c", "scene 1: out is a name in the folder"),
+        ("pan,ms,sensor\na,b,WV9", "scene 1: sensor knows .*WV3.* not 'WV9'"),
+        ("pan,ms,bands\na,b,one", "scene 1: bands takes band numbers"),
+        ("pan,ms,nodata\na,b,-", "scene 1: nodata takes a number"),
+        ("pan,ms,coregister\na,b,left", "scene 1: .*coregister takes"),
+    ],
+)
+def test_a_manifest_is_refused_by_line_and_column(text, said, tmp_path):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(SceneError, match=said):
+        read_manifest(tmp_path / "m.csv", tmp_path, Job(pan="", ms=(), output=tmp_path))
+
+
+def test_two_scenes_cannot_become_one_file(tmp_path):
+    (tmp_path / "m.csv").write_text("pan,ms\na/pan.tif,b\nc/a.tif,d")
+    with pytest.raises(SceneError, match="2 scenes are to become"):
+        sharpen_all(batch(tmp_path / "m.csv", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
+def test_shards_share_all_scenes_out(count):
+    scenes = list(range(17))
+    parts = [Shard(number, count).of(scenes) for number in range(1, count + 1)]
+    assert sorted(chain.from_iterable(parts)) == scenes
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert len({Shard(number, count).suffix for number in range(1, count + 1)}) == count
+
+
+def slurm(member, first, last, count):
+    told = {"ID": member, "MIN": first, "MAX": last, "COUNT": count}
+    return {f"SLURM_ARRAY_TASK_{name}": str(number) for name, number in told.items()}
+
+
+AWS = {"AWS_BATCH_JOB_ARRAY_INDEX": "0", "AWS_BATCH_JOB_ARRAY_SIZE": "5"}
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "shard"),
+    [
+        ("2/5", {}, (2, 5)),
+        ("auto", AWS, (1, 5)),
+        ("auto/5", AWS, (1, 5)),
+        ("auto", slurm(13, 10, 16, 3), (2, 3)),
+        ("auto", slurm(7, 7, 7, 1), (1, 1)),
+        ("auto/8", {"JOB_COMPLETION_INDEX": "7"}, (8, 8)),
+        ("0/5", {}, "count from 1"),
+        ("6/5", {}, "count from 1"),
+        ("1-5", {}, "takes I/N"),
+        ("auto", {}, "finds no job array"),
+        ("auto", {"JOB_COMPLETION_INDEX": "7"}, "auto/N"),
+        ("auto/7", {"JOB_COMPLETION_INDEX": "7"}, "number 7, from 0, in an array of 7"),
+        ("auto/4", AWS, "in an array of 5"),
+        ("auto", slurm(13, 10, 16, 4), "even steps"),
+        ("auto", {"AWS_BATCH_JOB_ARRAY_INDEX": "0"}, "AWS_BATCH_JOB_ARRAY_SIZE=''"),
+    ],
+)  # fmt: skip
+def test_a_member_of_a_job_array_finds_its_part(text, environment, shard):
+    if isinstance(shard, str):
+        with pytest.raises(UsageError, match=shard):
+            parse(text, environment)
+    else:
+        assert parse(text, environment) == Shard(*shard)
+
+
+def snippets(language):
+    """The code of the document, in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+
+
+def test_the_job_arrays_of_the_document_work(tmp_path, monkeypatch):
+    """The Slurm script is run by bash; of the others what their containers are told."""
+    make_scenes(tmp_path, 3)
+    rows = [f"s{number:03}/pan.tif,s{number:03}/ms.tif,exp" for number in range(3)]
+    (tmp_path / "scenes.csv").write_text("\n".join(["pan,ms,model", *rows]))
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable), prepend=os.pathsep)
+    script, submission = snippets("bash")
+    environment = {**os.environ, **slurm(1, 0, 1, 2), "SLURM_CPUS_PER_TASK": "2"}
+    subprocess.run(["bash", "-e"], input=script, text=True, cwd=tmp_path, env=environment, check=True)
+    assert list(summary(tmp_path / "products", "summary-2-of-2.jsonl")) == ["s001"]
+
+    words = shlex.split(submission)
+    retries, overrides = (json.loads(words[words.index(o) + 1]) for o in ("--retry-strategy", "--container-overrides"))
+    assert retries["evaluateOnExit"][0] == {"onExitCode": "5", "action": "EXIT"}
+    command = [word.replace("/data", str(tmp_path)) for word in overrides["command"]]
+    aws = {"AWS_BATCH_JOB_ARRAY_INDEX": "1", "AWS_BATCH_JOB_ARRAY_SIZE": "2"}
+    done = run(*command[1:], "--json", env={**os.environ, **aws})
+    assert (done.returncode, command[0]) == (0, "batch")
+    assert json.loads(done.stdout)["kept"] == 1  # what Slurm's member made
+
+    manifest = snippets("yaml")[0]
+    arguments = json.loads(re.search(r"args: (\[.*\])", manifest)[1])
+    assert arguments[:1] + arguments[2:4] == [*command[:1], "-o", "/data/products"]
+    shard = parse(arguments[arguments.index("--shard") + 1], {"JOB_COMPLETION_INDEX": "0"})
+    assert shard == Shard(1, int(re.search(r"completions: (.*)", manifest)[1]))
+
+
+# processes
+
+
+def square(number):
+    """Work for a process: a negative number kills it."""
+    if number < 0:
+        os.kill(os.getpid(), signal.SIGKILL if number == -1 else signal.SIGTERM)
+        time.sleep(9)
+    return number**2, os.getpid()
+
+
+def test_a_process_that_dies_takes_only_its_task_with_it():
+    tidied, queue = [], deque([1, -1, 2, 3, -2, 4, 5])
+    with Workers([square, square], on_log=print, tidy=lambda task, pid: tidied.append((task, pid))) as workers:
+        results = dict(workers.each(queue))
+    deaths = {task: result.code for task, result in results.items() if isinstance(result, Death)}
+    assert deaths == {-1: -signal.SIGKILL, -2: 128 + signal.SIGTERM}
+    assert {task: result[0] for task, result in results.items() if task > 0} == {1: 1, 2: 4, 3: 9, 4: 16, 5: 25}
+    assert [task for task, _ in tidied] == [-1, -2]
+    assert len({result[1] for task, result in results.items() if task > 0} | {pid for _, pid in tidied}) <= 4
+
+
+def children(pid):
+    """Processes that `pid` started and that do its work."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.01)
+    return value
+
+
+def lines(path):
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+needs_proc = pytest.mark.skipif("not os.path.exists('/proc/self/task')", reason="finds its processes in /proc")
+
+
+@needs_proc
+def test_a_scene_whose_process_was_killed_is_made_again(tmp_path):
+    make_scenes(tmp_path / "in", 6)
+    command = [*PROGRAM, "batch", tmp_path / "in", "-o", tmp_path / "out", "-m", "exp", "--workers", "1", "-j", "1"]
+    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: lines(tmp_path / "out" / "summary.jsonl"))
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    found = summary(tmp_path / "out")
+    assert [line["status"] for line in found.values()] == ["done"] * 6
+    assert sorted(line["attempts"] for line in found.values()) == [1, 1, 1, 1, 1, 2]
+    assert "was killed" in errors
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@needs_proc
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_batch_that_is_stopped_leaves_whole_products_and_no_process(sign, tmp_path):
+    make_scenes(tmp_path / "in", 8)
+    command = [*PROGRAM, "batch", tmp_path / "in", "-o", tmp_path / "out", "-m", "exp", "--workers", "2", "-j", "2"]
+    process = subprocess.Popen(
+        [str(part) for part in command], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: lines(tmp_path / "out" / "summary.jsonl"))
+    workers = children(process.pid)
+    assert len(workers) == 2
+    os.killpg(process.pid, sign) if sign == signal.SIGINT else process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[sign]
+    assert "Traceback" not in errors
+    assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
+    found = statuses(tmp_path / "out")
+    assert set(found.values()) == {"done", "left"}
+    for path in (tmp_path / "out").glob("*.tif"):
+        assert pixels(path).all()
+    assert {f"{name}.tif" for name, status in found.items() if status == "done"} <= set(os.listdir(tmp_path / "out"))
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def overnight(folder, count, broken, kills, seed):
+    """A batch is killed with all its processes, again and again, and goes on; beside it one that nobody disturbs.
+
+    Products of the first that were there at a kill are the same files in the end: nothing finished was done again.
+    """
+    make_scenes(folder / "in", count, broken)
+    options = "-m", "exp", "--workers", "2", "-j", "2", "-q"
+    assert run(folder / "in", "-o", folder / "whole", *options).returncode == 5
+    out, random, finished = folder / "out", np.random.default_rng(seed), {}
+    command = [*PROGRAM, "batch", folder / "in", "-o", out, *options, "--resume"]
+    for kill in range(kills):
+        process = subprocess.Popen([str(part) for part in command], start_new_session=True)
+        target = len(finished) + 1 + random.integers(max(1, (count - len(finished)) // (kills + 1 - kill)))
+        wait_for(lambda: len(list(out.glob("*.tif"))) >= target or process.poll() is not None, 300)  # noqa: B023
+        time.sleep(random.uniform(0, 0.1))
+        assert process.poll() is None, "it was too quick"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        now = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in out.glob("*.tif")}
+        assert finished.items() <= now.items()
+        assert len(finished) < len(now) < count - len(broken)
+        finished = now
+    last = run(*command[len(PROGRAM) + 1 :])
+    assert last.returncode == 5
+    made = {path.name: path for path in (folder / "whole").glob("*.tif")}
+    assert len(made) == count - len(broken)
+    assert {path.name for path in out.iterdir()} == {*made, "summary.jsonl"}
+    assert (
+        finished.items() <= {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in out.iterdir()}.items()
+    )
+    for name, path in made.items():
+        assert np.array_equal(pixels(out / name), pixels(path))
+    found = summary(out)
+    assert list(found) == [f"s{number:03}" for number in range(count)]
+    kept = {f"{name}.tif" for name, line in found.items() if line["status"] == "kept"}
+    assert kept == set(finished)
+    failed = {name: line["message"] for name, line in found.items() if line["status"] == "failed"}
+    assert set(failed) == {f"s{number:03}" for number in broken}
+    assert all(f"{name}/ms.tif is not a readable" in message for name, message in failed.items())
+    return f"{len(made)} products, {len(failed)} failures, {len(kept)} kept at the last of {kills} kills"
+
+
+def test_a_batch_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path):
+    overnight(tmp_path, 16, {3, 12}, kills=2, seed=0)
+
+
+@pytest.mark.skipif(not SLOW, reason="some minutes; PANSHARPEN_SLOW=1 runs it")
+def test_200_scenes_4_of_them_broken_killed_five_times(tmp_path):
+    print(overnight(tmp_path, 200, {3, 77, 120, 199}, kills=5, seed=1))
+
+
+# what comes of it
+
+
+def test_what_failed_is_told_and_the_rest_is_made(tmp_path):
+    """By one number an exit code, by one object stdout, by one line a scene the summary, by sentences stderr."""
+    make_scenes(tmp_path / "in", 4, broken=[1])
+    (tmp_path / "in" / "s002" / "alone_PAN.tif").write_bytes((tmp_path / "in" / "s002" / "pan.tif").read_bytes())
+    done = run(tmp_path / "in", "-o", tmp_path / "out", "-m", "exp", "--qnr", "--json", "--workers", "2")
+    assert done.returncode == 5, done.stderr
+    said = json.loads(done.stdout)
+    assert {name: said[name] for name in ("scenes", "done", "kept", "failed", "left")} == {
+        "scenes": 4, "done": 3, "kept": 0, "failed": 1, "left": 0,
+    }  # fmt: skip
+    assert [lone["path"].rpartition("/")[2] for lone in said["unpaired"]] == ["alone_PAN.tif"]
+    assert "alone_PAN.tif is left out" in done.stderr
+    found = summary(tmp_path / "out")
+    assert list(found) == ["s000", "s001", "s002", "s003"]
+    failed = found.pop("s001")
+    assert (failed["status"], failed["attempts"]) == ("failed", 1)  # bad input stays bad
+    assert "s001/ms.tif is not a readable" in failed["message"]
+    assert "s001 failed" in done.stderr
+    assert "1 of 4 scenes failed" in done.stderr
+    for name, line in found.items():
+        assert (line["status"], line["method"], line["product"]) == ("done", "exp", str(tmp_path / f"out/{name}.tif"))
+        assert 0.5 < line["hqnr"] <= 1
+        assert line["megapixels_per_second"] == pytest.approx(128 * 128 / 1e6 / line["seconds"], rel=0.05)
+        assert np.hypot(*line["shift"]) < 1
+        with rasterio.open(line["product"]) as file:
+            assert file.tags(ns="PANSHARPEN")["JOB_SHA256"] == line["job_sha256"]
+
+
+def test_fail_fast_begins_no_more(tmp_path):
+    make_scenes(tmp_path / "in", 4, broken=[1])
+    counts = []
+    sharpen_all(batch(tmp_path / "in", tmp_path / "out", fail_fast=True), lambda *told: counts.append(told))
+    assert statuses(tmp_path / "out") == {"s000": "done", "s001": "failed", "s002": "left", "s003": "left"}
+    assert counts == [(1, 0, 4), (2, 1, 4)]
+
+
+def test_the_plan_is_what_then_happens(tmp_path):
+    make_scenes(tmp_path / "in", 3, broken=[1])
+    task = batch(tmp_path / "in", tmp_path / "out")
+    task = replace(task, jobs=[replace(job, model="gsa", tile=64) for job in task.jobs])
+    first, broken, last = plan(task)
+    assert not (tmp_path / "out").exists()
+    assert (broken.status, broken.scene) == ("unusable", "s001")
+    assert "not a readable" in broken.message
+    assert (first.method, first.tiles, first.seconds) == ("gsa", 4, None)
+    sharpen_all(task)
+    for one in (first, last):
+        with rasterio.open(tmp_path / "out" / f"{one.scene}.tif") as file:
+            assert (one.width, one.height, one.bands) == (file.width, file.height, file.count)
+            assert 0.2 * one.output < Path(file.name).stat().st_size < one.output + 20_000
+    assert [one.status for one in plan(replace(task, resume=True))] == ["kept", "unusable", "kept"]
+    made = summary(tmp_path / "out")
+    speed = np.median([made[name]["megapixels_per_second"] for name in ("s000", "s002")])
+    assert next(plan(task)).seconds == pytest.approx(128 * 128 / 1e6 / speed)
+    told = run(tmp_path / "in", "-o", tmp_path / "out", "-m", "gsa", "--dry-run")
+    assert told.returncode == 5
+    assert "128 x 128" in told.stdout
+    assert "1 of 3 scenes cannot be sharpened" in told.stderr
+
+
+def test_products_are_not_replaced_unasked(tmp_path):
+    make_scenes(tmp_path / "in", 2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "s001.tif").write_text("mine")
+    with pytest.raises(OutputError, match=r"s001\.tif exist; --resume the batch"):
+        sharpen_all(batch(tmp_path / "in", tmp_path / "out"))
+    assert os.listdir(tmp_path / "out") == ["s001.tif"]
+    sharpen_all(batch(tmp_path / "in", tmp_path / "out", resume=True))
+    assert statuses(tmp_path / "out") == {"s000": "done", "s001": "failed"}  # it is not ours
+    assert (tmp_path / "out" / "s001.tif").read_text() == "mine"
+    sharpen_all(batch(tmp_path / "in", tmp_path / "out", resume=True, overwrite=True))
+    assert statuses(tmp_path / "out") == {"s000": "kept", "s001": "done"}
+
+
+def test_finished_is_not_what_exists(tmp_path):
+    """A product is made again when it lost a part, or when its input or the parameters are others."""
+    make_scenes(tmp_path / "in", 4)
+    first = batch(tmp_path / "in", tmp_path / "out", qnr=True)
+    sharpen_all(first)
+    made = summary(tmp_path / "out")
+    (tmp_path / "in" / "s001" / "ms.tif").write_bytes((tmp_path / "in" / "s000" / "ms.tif").read_bytes())
+    broken = tmp_path / "out" / "s002.tif"
+    content = bytearray(broken.read_bytes())
+    with rasterio.open(broken) as file:
+        offset = int(file.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+    content[offset + 40 : offset + 80] = bytes(40)
+    broken.write_bytes(content)
+    sharpen_all(batch(tmp_path / "in", tmp_path / "out", qnr=True, resume=True))
+    again = summary(tmp_path / "out")
+    assert {name: line["status"] for name, line in again.items()} == {
+        "s000": "kept", "s001": "done", "s002": "done", "s003": "kept",
+    }  # fmt: skip
+    assert again["s003"] == made["s003"] | {"status": "kept"}  # its figures are known
+    assert again["s001"]["job_sha256"] != made["s001"]["job_sha256"]
+    assert np.array_equal(pixels(broken), pixels(broken))
+    others = replace(first, jobs=[replace(job, dtype="float32") for job in first.jobs], resume=True)
+    sharpen_all(others)
+    assert set(statuses(tmp_path / "out").values()) == {"done"}
+    assert pixels(broken).dtype == np.float32
+    moved = replace(others, jobs=[replace(job, model="exp", tile=64, threads=2) for job in others.jobs])
+    sharpen_all(moved)  # what does not change the pixels is no reason
+    assert set(statuses(tmp_path / "out").values()) == {"kept"}
