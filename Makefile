@@ -1,12 +1,14 @@
 # make demo   installs what is needed into .venv and sharpens the scene in examples/
 # make test   installs what is needed into .venv and runs every check
+# make docs   builds the documentation, build/site/index.html
 # make lock   renews requirements.lock (needs uv)
+# make image-replay   builds the container image where there is no engine, and checks it (scripts/replay-image.sh)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test lint docs lock image-replay clean
 
 demo: $(VENV)/.installed
 	mkdir -p demo-output
@@ -20,6 +22,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m mkdocs build --strict
 
 # torch comes first and without a hash: its wheel differs between CPU and CUDA machines
 $(VENV)/.installed: pyproject.toml requirements.lock
@@ -35,6 +40,9 @@ lock:
 	  $$(for p in torch triton cuda-bindings cuda-pathfinder cuda-toolkit; do echo "--no-emit-package $$p"; done) \
 	  $$(for p in cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
 	    cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx; do echo "--no-emit-package nvidia-$$p"; done)
+
+image-replay:
+	scripts/replay-image.sh
 
 clean:
 	rm -rf $(VENV) demo-output

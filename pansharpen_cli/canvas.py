@@ -201,12 +201,11 @@ class SceneCanvas(Canvas):
         positions = self.rows.ms_positions(rows.start, rows.stop), self.cols.ms_positions(cols.start, cols.stop)
         image, valid, (row, col) = self._read_ms_around(*positions)
         where = positions[0] - row, positions[1] - col
-        if not self.interpolated:
-            source = np.ix_(*(_nearest(p, n) for p, n in zip(where, valid.shape, strict=True)))
-            ms, ms_valid = image[:, source[0], source[1]], valid[source]
-        else:
+        nearest = tuple(map(_nearest, where, valid.shape))
+        if self.interpolated:
             ms = sample(image, valid, *where, self.resampling).astype(np.float32)
-            ms_valid = valid[np.ix_(*(_nearest(p, n) for p, n in zip(where, valid.shape, strict=True)))]
+        else:
+            ms = image.take(nearest[0], axis=1).take(nearest[1], axis=2)
         under, on_ms = [], []
         full_size = self.scene.ms_grid.height, self.scene.ms_grid.width
         for axis, nested, first, size, full in zip(
@@ -216,7 +215,7 @@ class SceneCanvas(Canvas):
             position = axis.ms_position_of_pan(pan_pixels, self.phase)
             on_ms.append((position >= -0.5 - ON_BORDER) & (position <= full - 0.5 + ON_BORDER))
             under.append(_nearest(position - first, size))
-        return ms, ms_valid, valid[np.ix_(*under)] & np.logical_and.outer(*on_ms)
+        return ms, _mask_at(valid, *nearest), _mask_at(valid, *under) & np.logical_and.outer(*on_ms)
 
     def _read_reprojected(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
         """Nested MS out of another CRS, and where it has data."""
@@ -287,6 +286,13 @@ class ArrayCanvas(Canvas):
 def _nearest(positions: Float64, size: int) -> npt.NDArray[np.intp]:
     """The pixels in which `positions` lie, those beyond the border on the border."""
     return np.clip(np.floor(positions + 0.5), 0, size - 1).astype(np.intp)
+
+
+def _mask_at(valid: Mask, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp]) -> Mask:
+    """`valid` (h, w) at rows x cols."""
+    if valid.all():  # nearly always, and the gathering is not for free
+        return np.ones((len(rows), len(cols)), bool)
+    return valid.take(rows, axis=0).take(cols, axis=1)
 
 
 def _widen(span: Span, size: int, margin: int) -> tuple[slice, slice]:

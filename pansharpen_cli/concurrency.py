@@ -1,7 +1,8 @@
-"""Reading ahead and writing behind, with bounded queues: the compute thread waits for neither."""
+"""Reading ahead, working side by side and writing behind, with bounded queues: who computes waits for neither."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
@@ -19,6 +26,34 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
         while (item := pending.popleft().result()) is not end:
             pending.append(thread.submit(next, iterator, end))
             yield item  # type: ignore[misc]
+
+
+def in_order(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    begin: Callable[[], None] = lambda: None,
+) -> Iterator[Result]:
+    """Like `map`, on `threads` items at the same time; few results wait for their turn.
+
+    Items are taken in the caller's thread, and worked on there too if one is to be at a time. Each other thread starts
+    with `begin`.
+    """
+    if threads == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(threads, "worker", initializer=begin) as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:  # after an error, or if no more is wanted
+            for future in pending:
+                future.cancel()
 
 
 class Behind:

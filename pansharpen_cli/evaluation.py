@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -233,6 +233,9 @@ class _GivenExp(Camera):
     def expand(self, ms: Array) -> Array:
         return self.lms.astype(ms.dtype) if np.array_equal(ms, self.ms) else super().expand(ms)
 
+    def expanded(self, ms: Array) -> Iterator[tuple[slice, Array]]:
+        yield slice(None), self.expand(ms)
+
 
 def camera(scene: AnyScene, sensor: Sensor) -> Camera:
     """The geometry of a scene for classical methods. That of a benchmark's sample is for the whole image only."""
@@ -263,8 +266,8 @@ def sharpen(
     size = TILE if scene.geometry == "area" else max(canvas.rows.size, canvas.cols.size)
     sharpener = Sharpener.observing(backend, radiometry, canvas, order, size)
     hrms = np.empty((len(order), *scene.valid.shape), np.float32)
-    for tile in canvas.tiles(size, backend.reach):
-        hrms[:, *tile.core] = sharpener(canvas.read(tile))
+    for pixels, core in sharpener.all(canvas, canvas.tiles(size, backend.reach)):
+        hrms[:, *pixels.tile.core] = core
     return hrms
 
 

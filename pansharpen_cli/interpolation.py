@@ -8,7 +8,7 @@ have ratio / 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -71,6 +71,10 @@ _HALF_BAND = (
 
 TOGETHER = 4
 """MS pixels that one matrix product makes, or makes PAN pixels of."""
+
+
+_IN_CACHE = 4 * TOGETHER
+"""MS rows expanded together by `expanded`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +159,24 @@ def expand(ms: Array, ratio: int, phase: float, kernel: str = "23tap", border: s
     filters = polyphase(kernel, ratio, phase)
     pad = [(0, 0)] * (ms.ndim - 2) + [filters.margins] * 2
     return expand_inside(np.pad(ms, pad, mode=border), filters)  # type: ignore[call-overload]
+
+
+def expanded(
+    ms: Array, ratio: int, phase: float, kernel: str = "23tap", border: str = "symmetric"
+) -> Iterator[tuple[slice, Array]]:
+    """EXP, as of `expand`, a few rows at a time: (their place, EXP (..., rows, ratio w)), from the top.
+
+    What is made of them finds them in the processor's cache.
+    """
+    filters = polyphase(kernel, ratio, phase)
+    pad = [(0, 0)] * (ms.ndim - 2) + [filters.margins] * 2
+    padded = np.pad(ms, pad, mode=border)  # type: ignore[call-overload]
+    wide = filter_in_blocks(padded, filters.matrix, TOGETHER, ratio * ms.shape[-1], -1)
+    for start in range(0, ms.shape[-2], _IN_CACHE):
+        stop = min(start + _IN_CACHE, ms.shape[-2])
+        rows = slice(ratio * start, ratio * stop)
+        read = wide[..., start : stop + sum(filters.margins), :]
+        yield rows, filter_in_blocks(read, filters.matrix, TOGETHER, rows.stop - rows.start, -2)
 
 
 def expand_inside(ms: Array, filters: Polyphase) -> Array:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 from pansharpen_cli import zoo
-from pansharpen_cli.backends.backend import Backend
+from pansharpen_cli.backends.backend import MOST_AT_ONCE, Backend
+from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
-from pansharpen_cli.errors import DeviceError, ModelError
+from pansharpen_cli.concurrency import cores
+from pansharpen_cli.errors import DeviceError, ModelError, nearest
 from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.modelspec import WAVELENGTHS, canonical_band
 from pansharpen_cli.mtf import Sensor
@@ -19,6 +23,11 @@ from pansharpen_cli.radiometry import Radiometry
 from pansharpen_cli.scene import RATIO_TOLERANCE
 
 log = logging.getLogger(__name__)
+
+BackendName = Literal["auto", "torch", "onnx"]
+
+FASTER_EXPORTED = {"premix-b", "premix-b-per-band"}
+"""Networks that onnxruntime computes faster than torch on a CPU (docs/onnx.md has the figures)."""
 
 FALLBACK = "mtf-glp-fs"
 """The classical method that `auto` takes where no model fits: the best of them on the validation scenes."""
@@ -35,6 +44,16 @@ class Subject(Protocol):
 
     @property
     def ratio(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Means:
+    """What computes a product: the backend's name, its device, the precision, and the SHA-256 of the model's file."""
+
+    backend: str
+    device: str
+    precision: str = "float32"
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,19 +75,66 @@ class Method:
         """The units it works in; None is DN."""
         return self.model.spec.radiometry if self.model else None
 
-    def backend(self, scene: Subject, sensor: Sensor, device: str, threads: int = 0) -> tuple[Backend, str]:
-        """The backend for a scene, and the device it runs on; `threads` of the CPU, 0: as many as there are."""
+    def backend(
+        self, scene: Subject, sensor: Sensor, device: str, threads: int = 0, name: BackendName = "auto"
+    ) -> tuple[Backend, Means]:
+        """The backend for a scene, and what it is; `threads` of the CPU, 0: as many as there are.
+
+        `name` "auto" is torch where a model has weights for it, but for networks of FASTER_EXPORTED on a CPU.
+        Raises DeviceError or ModelError if the device or the backend that is asked for cannot be used.
+        """
         bands = [canonical_band(name) for name in scene.band_names]
         if self.model is None:
-            if device not in ("auto", "cpu"):
-                raise DeviceError(f"--device {device} cannot run {self.name}; classical methods run on the cpu")
-            return METHODS[self.name](Camera.of_scene(self.ratio, bands, sensor)), "cpu"
-        from pansharpen_cli.backends import torch_backend
+            if device not in ("auto", "cpu") or name != "auto":
+                wanted = f"--backend {name}" if name != "auto" else f"--device {device}"
+                raise DeviceError(f"{wanted} cannot run {self.name}; classical methods run on the cpu by themselves")
+            classical = METHODS[self.name](Camera.of_scene(self.ratio, bands, sensor))
+            classical.at_once = min(threads or cores(), MOST_AT_ONCE)
+            return classical, Means("classical", "cpu")
+        gains = [sensor.gain(bands[index]) for index in self.order]
+        if name == "onnx" or (name == "auto" and (self.model.lone or _faster_exported(self.model, device))):
+            return _in_onnxruntime(self.model, device, threads, gains)
+        return _in_torch(self.model, device, threads, gains)
 
-        where = torch_backend.device(device, threads)
-        network = self.model.load(len(self.order))
-        network.set_camera([sensor.gain(bands[index]) for index in self.order])
-        return torch_backend.TorchBackend(network, self.model.spec.crop, where), str(where)
+
+def _faster_exported(model: zoo.Model, device: str) -> bool:
+    """Whether it has an ONNX file that is faster than torch where it would run."""
+    if model.exported is None or model.spec.network not in FASTER_EXPORTED or device not in ("auto", "cpu"):
+        return False
+    from pansharpen_cli.backends import torch_backend
+
+    return torch_backend.device(device).type == "cpu"
+
+
+def _in_torch(model: zoo.Model, device: str, threads: int, gains: Sequence[float]) -> tuple[Backend, Means]:
+    from pansharpen_cli.backends import torch_backend
+
+    where = torch_backend.device(device)
+    network = model.load(len(gains))
+    network.set_camera(gains)
+    means = Means("torch", str(where), sha256=model.spec.weights_sha256)
+    return torch_backend.TorchBackend(network, model.spec.crop, where, threads), means
+
+
+def _in_onnxruntime(model: zoo.Model, device: str, threads: int, gains: Sequence[float]) -> tuple[Backend, Means]:
+    from pansharpen_cli.backends import onnx_backend, onnx_runtime
+
+    where = onnx_runtime.place(device, threads)
+    file = OnnxFile.read(model.exported) if model.exported else _exported_now(model, len(gains))
+    backend = onnx_backend.OnnxBackend(file, where, gains)
+    return backend, Means("onnx", str(where), file.precision, file.sha256)
+
+
+def _exported_now(model: zoo.Model, bands: int) -> OnnxFile:
+    """The model's ONNX file, made for this run alone."""
+    from pansharpen_cli.backends import export
+
+    keep = f"`pansharpen export {model.name} -o {model.folder / zoo.ONNX}`"
+    if export.missing():
+        raise ModelError(f"{model.name} has no {zoo.ONNX}; make one where the extra `export` is installed: {keep}")
+    log.info("%s is exported for this run, which takes a minute or two; %s does it once for all", model.name, keep)
+    with tempfile.TemporaryDirectory() as folder:
+        return export.export_model(model, Path(folder) / zoo.ONNX, bands=bands)
 
 
 def choose(name: str, scene: Subject) -> Method:
@@ -85,12 +151,20 @@ def choose(name: str, scene: Subject) -> Method:
             bands = ", ".join(scene.band_names)
             return _classical(FALLBACK, f"no model fits {bands} at ratio {scene.exact_ratio:.3g}", scene)
         return _model(best, "the best score of the models that fit", scene)
-    model = zoo.find(name)
+    model = _asked(name)
     misfit = _misfit(model, scene)
     if misfit is not None:
         others = ", ".join([other.name for other in fitting] + list(METHODS))
         raise ModelError(f"{model.name} does not fit this scene: {misfit}; these would: {others}")
     return _model(model, "as asked", scene)
+
+
+def _asked(name: str) -> zoo.Model:
+    try:
+        return zoo.find(name)
+    except ModelError as error:
+        known = [*(model.name for model in zoo.models()), *METHODS]
+        raise ModelError(f"{error}{nearest(name, known)}") from error
 
 
 def _classical(name: str, reason: str, scene: Subject) -> Method:

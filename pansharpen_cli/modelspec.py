@@ -11,6 +11,7 @@ from typing import Any
 
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.radiometry import Radiometry
+from pansharpen_cli.tiling import Reach
 
 FORMAT_VERSION = 1
 
@@ -75,6 +76,11 @@ class ModelSpec:
     @property
     def band_names(self) -> list[str]:
         return [band.name for band in self.bands]
+
+    @property
+    def reach(self) -> Reach:
+        """What its network needs around a pixel."""
+        return Reach(self.halo, self.alignment, self.multiple_of)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"

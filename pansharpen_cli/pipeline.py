@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from pansharpen_cli import __version__
-from pansharpen_cli.backends.backend import Backend
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.canvas import Canvas, SceneCanvas
-from pansharpen_cli.concurrency import Behind, ahead
+from pansharpen_cli.concurrency import Behind
 from pansharpen_cli.coregistration import Choice, measure, to_apply
 from pansharpen_cli.errors import OutputError
 from pansharpen_cli.files import digest, redacted
-from pansharpen_cli.method import Method, choose
+from pansharpen_cli.journal import JournalingWriter
+from pansharpen_cli.method import BackendName, Means, Method, choose
 from pansharpen_cli.mtf import SENSORS
 from pansharpen_cli.radiometry import quantise
 from pansharpen_cli.registration import Shift
 from pansharpen_cli.scene import Nodata, Scene
-from pansharpen_cli.tiling import Pixels
+from pansharpen_cli.tiling import Pixels, Reach, Tile
 from pansharpen_cli.writer import ProductWriter, check_target
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Job:
     model: str = "auto"
     coregister: Choice = "auto"
     device: str = "auto"
+    backend: BackendName = "auto"
     bands: Sequence[int] | None = None
     band_names: Sequence[str] | None = None
     nodata: Nodata = "file"
@@ -56,8 +59,15 @@ class Job:
     format: Literal["gtiff", "cog"] = "gtiff"
     creation_options: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
+    resume: bool = False
     tile: int | None = None
     threads: int = 0
+
+
+INPUTS = {"pan", "ms", "model"}
+"""Fields of a job that count by what they name."""
+NO_PIXELS = {"output", "device", "backend", "format", "creation_options", "overwrite", "resume", "tile", "threads"}
+"""Fields that do not change the pixels of its product."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,9 @@ class Product:
     shift: Shift | None
     applied: tuple[float, float]
     seconds: float
+    job_sha256: str
+    kept: bool = False
+    """It was there before, finished."""
 
     @property
     def megapixels_per_second(self) -> float:
@@ -95,24 +108,38 @@ def sharpen(job: Job, on_tile: Callable[[int, int], None] = lambda done, total: 
     ):
         digests = beside.submit(lambda: [digest(path) for path in (job.pan, *job.ms)])
         method = choose(job.model, scene)
+        job_sha256 = beside.submit(lambda: job_digest(job, method, scene, digests.result()))
         log.info("%s: %s", method.name, method.reason)
-        backend, device = method.backend(scene, SENSORS[job.sensor], job.device, job.threads)
+        backend, means = method.backend(scene, SENSORS[job.sensor], job.device, job.threads, job.backend)
         shift = None if job.coregister == "off" else measure(SceneCanvas.of(scene, resampling=job.resampling))
         applied = to_apply(job.coregister, shift or Shift(0, 0, 0, 0, 0))
         _tell(shift, applied)
         canvas = SceneCanvas.of(
             scene, ratio=method.ratio, phase=method.phase, shift=applied, resampling=job.resampling, reach=backend.reach
         )
-        tile = job.tile or _tile_size(backend, method)
-        with _writer(job, scene, canvas) as writer:
+        tile = job.tile or tile_size(method, backend.reach)
+        with _writer(job, scene, canvas, _key(job, job_sha256, means, tile)) as writer:
             sharpener = Sharpener.observing(backend, method.radiometry, canvas, method.order, tile)
             _warn_of_range(method, canvas)
             _sharpen_tiles(sharpener, canvas, writer, tile, on_tile)
-            writer.finish(_tags(job, method, device, shift, applied, canvas, digests.result()))
+            tags = _tags(job, method, means, shift, applied, canvas, digests.result())
+            writer.finish(tags | {"JOB_SHA256": job_sha256.result()})
     return Product(
         job.output, canvas.grid.height, canvas.grid.width, scene.band_names, _dtype(job, scene).name,
-        method.name, method.reason, device, shift, applied, time.perf_counter() - began,
+        method.name, method.reason, means.device, shift, applied, time.perf_counter() - began, job_sha256.result(),
     )  # fmt: skip
+
+
+def job_digest(job: Job, method: Method, scene: Scene, digests: Sequence[str]) -> str:
+    """SHA-256 of all that the pixels come from: the program's version, the inputs (their `digests`), the model and the
+    parameters. Products of one digest are the same, but for how their devices round. "" if an input has no digest.
+    """
+    if not all(digests):
+        return ""
+    parameters = {name: value for name, value in asdict(job).items() if name not in INPUTS | NO_PIXELS}
+    model = method.model.spec.to_json() if method.model else method.name
+    parts = [__version__, list(digests), scene.band_names, model, parameters]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _check_output(job: Job) -> None:
@@ -126,29 +153,47 @@ def _check_output(job: Job) -> None:
 def _sharpen_tiles(
     sharpener: Sharpener, canvas: Canvas, writer: ProductWriter, size: int, on_tile: Callable[[int, int], None]
 ) -> None:
-    """Read, sharpen and write tile by tile, the three overlapping."""
+    """Read, sharpen and write tile by tile, the three overlapping. What the writer has already is left out."""
     tiles = canvas.tiles(size, sharpener.backend.reach)
 
-    def write(pixels: Pixels, hrms: np.ndarray[tuple[int, int, int], np.dtype[np.float32]]) -> None:
+    def place(tile: Tile) -> tuple[slice, slice]:
         rows, cols = (
             slice(core.start - axis.start, core.stop - axis.start)
-            for core, axis in zip(pixels.tile.core, (canvas.rows, canvas.cols), strict=True)
+            for core, axis in zip(tile.core, (canvas.rows, canvas.cols), strict=True)
         )
-        writer.write(rows, cols, quantise(hrms, writer.dtype, writer.nodata), pixels.valid[pixels.tile.inner])
+        return rows, cols
 
+    def write(pixels: Pixels, hrms: np.ndarray[tuple[int, int, int], np.dtype[np.float32]]) -> None:
+        valid = pixels.valid[pixels.tile.inner]
+        writer.write(*place(pixels.tile), quantise(hrms, writer.dtype, writer.nodata), valid)
+
+    written = writer.written
+    left = [tile for tile in tiles if tuple(span.start for span in place(tile)) not in written]
     with Behind() as behind:
-        for done, pixels in enumerate(ahead(map(canvas.read, tiles)), start=1):
-            behind(write, pixels, sharpener(pixels))
+        for done, (pixels, hrms) in enumerate(sharpener.all(canvas, left), start=1 + len(written)):
+            behind(write, pixels, hrms)
             on_tile(done, len(tiles))
 
 
-def _writer(job: Job, scene: Scene, canvas: SceneCanvas) -> ProductWriter:
+def _key(job: Job, job_sha256: Future[str], means: Means, tile: int) -> str | None:
+    """What finished tiles must have in common to be of one product; None if none are kept."""
+    if not job.resume:
+        return None
+    if not job_sha256.result():
+        log.warning("%s is made anew: its inputs are not local files, so they may have changed", job.output)
+        return None
+    return f"{job_sha256.result()} {means.backend} {means.device} {tile}"
+
+
+def _writer(job: Job, scene: Scene, canvas: SceneCanvas, key: str | None) -> ProductWriter:
+    """With a `key`, one that has what was written before by that key."""
     dtype = _dtype(job, scene)
     nodata = job.nodata if isinstance(job.nodata, float | int) else scene.nodata
     masked = nodata is None and scene.may_have_gaps
     if masked and np.issubdtype(dtype, np.floating):
         nodata, masked = float("nan"), False
-    return ProductWriter(
+    make = partial(JournalingWriter, key) if key else ProductWriter
+    return make(
         job.output, canvas.grid, scene.band_names, dtype.name, nodata, mask=masked, format=job.format,
         creation_options=job.creation_options, overwrite=job.overwrite, threads=job.threads or os.cpu_count() or 1,
     )  # fmt: skip
@@ -158,8 +203,9 @@ def _dtype(job: Job, scene: Scene) -> np.dtype[np.generic]:
     return np.dtype(job.dtype) if job.dtype else scene.dtype
 
 
-def _tile_size(backend: Backend, method: Method) -> int:
-    return LARGE_TILE if method.model is None or backend.reach.halo > WIDE_HALO else SMALL_TILE
+def tile_size(method: Method, reach: Reach) -> int:
+    """PAN pixels a side of the tiles of a method, where the job does not say."""
+    return LARGE_TILE if method.model is None or reach.halo > WIDE_HALO else SMALL_TILE
 
 
 def _tell(shift: Shift | None, applied: tuple[float, float]) -> None:
@@ -183,17 +229,17 @@ def _warn_of_range(method: Method, canvas: Canvas) -> None:
 
 
 def _tags(
-    job: Job, method: Method, device: str, shift: Shift | None, applied: tuple[float, float],
+    job: Job, method: Method, means: Means, shift: Shift | None, applied: tuple[float, float],
     canvas: SceneCanvas, digests: list[str],
 ) -> dict[str, str]:  # fmt: skip
     """What made the product: enough to make it again, and for `qnr` and `report` to find its inputs."""
     tags = {
         "VERSION": __version__,
         "MODEL": method.name,
-        "MODEL_SHA256": method.model.spec.weights_sha256 if method.model else "",
-        "BACKEND": "torch" if method.model else "classical",
-        "DEVICE": device,
-        "PRECISION": "float32",
+        "MODEL_SHA256": means.sha256,
+        "BACKEND": means.backend,
+        "DEVICE": means.device,
+        "PRECISION": means.precision,
         "PAN": redacted(job.pan),
         "PAN_SHA256": digests[0],
         "MS": json.dumps([redacted(path) for path in job.ms]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -78,10 +79,19 @@ class Scaling:
         one = np.ones((1, 1, 1), np.float32)
         return cls(0 * one, one, np.float32(0), np.float32(1))
 
+    @cached_property
+    def _changes_nothing(self) -> bool:
+        offsets, scales = (self.offset, self.pan_offset), (self.scale, self.pan_scale)
+        return not any(np.any(offset) for offset in offsets) and all(np.all(scale == 1) for scale in scales)
+
     def to_network(self, pan: Float32, ms: Float32) -> tuple[Float32, Float32]:
+        if self._changes_nothing:  # and would cost as much as a classical method does
+            return pan, ms
         return (pan - self.pan_offset) / self.pan_scale, (ms - self.offset) / self.scale
 
     def to_dn(self, hrms: Float32) -> Float32:
+        if self._changes_nothing:
+            return hrms
         return hrms * self.scale + self.offset
 
 
@@ -98,7 +108,11 @@ def quantise(hrms: Float32, dtype: np.dtype[Any], nodata: float | None) -> npt.N
     info = np.iinfo(dtype)
     # float32 cannot hold the largest 32-bit integers: clip in float64
     wide = hrms if info.bits <= 16 else hrms.astype(np.float64)
-    result = np.clip(np.rint(wide), info.min, info.max).astype(dtype)
+    whole = np.rint(wide)
+    np.clip(whole, info.min, info.max, out=whole)
+    result = whole.astype(dtype)
     if nodata is not None and info.min <= nodata <= info.max:
-        result[result == nodata] = nodata + 1 if nodata < info.max else nodata - 1
+        lost = result == nodata
+        if lost.any():
+            result[lost] = nodata + 1 if nodata < info.max else nodata - 1
     return result

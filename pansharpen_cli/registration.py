@@ -214,10 +214,12 @@ def _details(images: Float64, valid: Bool, sigma: float) -> Float64:
     An image without detail becomes 0 everywhere.
     """
     images = np.where(valid, images, 0.0)
-    details = np.where(valid, images - _blur(images, sigma) / np.maximum(_blur(valid, sigma), 1e-9), 0.0)
+    details = images - _blur(images, sigma) / np.maximum(_blur(valid, sigma), 1e-9)
+    details *= valid
     scatter = np.sqrt((details**2).mean(axis=(1, 2), keepdims=True))
     flat = scatter <= _FLAT * np.abs(images).max(axis=(1, 2), keepdims=True)
-    return np.where(flat, 0.0, details / np.where(flat, 1.0, scatter))
+    details /= np.where(flat, np.inf, scatter)
+    return details
 
 
 def _taper(valid: Bool, sigma: float) -> Float64:
@@ -228,6 +230,8 @@ def _taper(valid: Bool, sigma: float) -> Float64:
 def _blur(images: Float64 | Bool, sigma: float) -> Float64:
     """Gaussian mean of `images` (..., H, W); outside there are zeros."""
     rows, cols = (_gaussian_matrix(size, sigma) for size in images.shape[-2:])
+    if images.dtype == bool and images.all():  # a mask without gaps, as most are
+        return np.outer(rows.sum(axis=1), cols.sum(axis=0))
     return np.asarray(rows @ images @ cols)
 
 

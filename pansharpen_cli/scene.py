@@ -129,7 +129,8 @@ class Raster:
         if np.issubdtype(raw.dtype, np.floating):
             valid &= np.isfinite(raw).all(axis=0)
         data = raw.astype(np.float32)
-        data[:, ~valid] = 0
+        if not valid.all():
+            data[:, ~valid] = 0
         return data, valid
 
     @property

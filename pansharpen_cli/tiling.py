@@ -86,6 +86,8 @@ class Pixels:
     def ms_valid(self) -> npt.NDArray[np.bool_]:
         """(H / ratio, W / ratio): True where all PAN pixels of an MS pixel are valid."""
         rows, cols = self.ms.shape[-2:]
+        if self.valid.all():
+            return np.ones((rows, cols), bool)
         return np.asarray(self.valid.reshape(rows, self.ratio, cols, self.ratio).all(axis=(1, 3)))
 
 

@@ -1,4 +1,5 @@
-"""Model folders: spec.json, weights.safetensors and a model card, found by name or path."""
+"""Models, found by name or path: folders with spec.json, weights.safetensors, a model card and perhaps model.onnx; and
+lone ONNX files, which carry their spec."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.files import digest
 from pansharpen_cli.modelspec import ModelSpec
@@ -19,18 +21,27 @@ log = logging.getLogger(__name__)
 
 SPEC = "spec.json"
 WEIGHTS = "weights.safetensors"
+ONNX = "model.onnx"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder that was found and whose description was read."""
+    """A model that was found and whose description was read. `lone`: the ONNX file that is all there is of it; its
+    folder then only holds that file."""
 
     folder: Path
     spec: ModelSpec
+    lone: Path | None = None
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def exported(self) -> Path | None:
+        """Its ONNX file, if it has one."""
+        inside = self.folder / ONNX
+        return self.lone or (inside if inside.is_file() else None)
 
     def load(self, bands: int | None = None) -> Network:
         """The network with its weights, for inference; a model of any bands is built for so many (default: one).
@@ -43,6 +54,8 @@ class Model:
         from pansharpen_cli.networks import build
         from pansharpen_cli.networks.layers import load_exactly
 
+        if self.lone:
+            raise ModelError(f"{self.lone} holds no weights for torch; use it with --backend onnx, or name its folder")
         path = self.folder / WEIGHTS
         if not path.is_file():
             raise ModelError(f"{self.folder} has no {WEIGHTS}; import or train the model again")
@@ -88,8 +101,15 @@ def read(folder: Path) -> Model:
         raise ModelError(f"{folder} is not a model folder: it needs a readable {SPEC}") from error
 
 
+def read_onnx(path: Path) -> Model:
+    """The model in a lone ONNX file."""
+    return Model(path.parent, OnnxFile.read(path).spec, path)
+
+
 def find(name: str) -> Model:
-    """A model by its name in the zoo or by its folder."""
+    """A model by its name in the zoo, by its folder, or by its ONNX file."""
+    if name.endswith(".onnx") and not Path(name).is_dir():
+        return read_onnx(Path(name))
     if os.sep in name or Path(name).is_dir():
         return read(Path(name))
     for folder in folders():

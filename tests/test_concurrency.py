@@ -1,11 +1,11 @@
-"""Reading ahead and writing behind: order, bounds, and what happens to errors."""
+"""Reading ahead, working side by side and writing behind: order, bounds, and what happens to errors."""
 
 import threading
 import time
 
 import pytest
 
-from pansharpen_cli.concurrency import Behind, ahead
+from pansharpen_cli.concurrency import Behind, ahead, in_order
 
 
 class BrokenError(Exception):
@@ -75,6 +75,54 @@ def test_ahead_stops_reading_when_it_is_left():
     items.close()
     assert len(made) <= 4
     assert not threads("reader")
+
+
+def test_results_come_in_order_and_few_wait():
+    started = []
+    gate = threading.Event()
+
+    def work(number):
+        started.append(number)
+        if number == 0:
+            gate.wait(10)
+        return number
+
+    results = in_order(work, range(100), threads=2)
+    threading.Timer(0.2, gate.set).start()
+    assert next(results) == 0
+    assert len(started) <= 5
+    assert list(results) == list(range(1, 100))
+
+
+@pytest.mark.parametrize("threads_", [1, 3])
+def test_work_is_done_at_the_same_time_in_threads_that_began(threads_):
+    together = threading.Barrier(threads_, timeout=10)
+    began = []
+
+    def work(number):
+        together.wait()  # passes only if as many are at work
+        return number, threading.current_thread().name
+
+    results = list(in_order(work, range(2 * threads_), threads_, lambda: began.append(threading.current_thread().name)))
+    assert [number for number, _ in results] == list(range(2 * threads_))
+    names = {name for _, name in results}
+    assert names == (set(began) if threads_ > 1 else {threading.current_thread().name})
+
+
+@pytest.mark.parametrize("threads_", [1, 3])
+def test_an_error_of_the_work_comes_out_and_stops_it(threads_):
+    done = []
+
+    def work(number):
+        if number == 4:
+            raise BrokenError(number)
+        done.append(number)
+        return number
+
+    with pytest.raises(BrokenError):
+        list(in_order(work, range(1000), threads_))
+    assert len(done) < 20
+    assert not threads("worker")
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 7])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.backends.backend import Backend
 from pansharpen_cli.canvas import Canvas
+from pansharpen_cli.concurrency import ahead, in_order
 from pansharpen_cli.radiometry import Radiometry, Scaling
-from pansharpen_cli.tiling import Pixels
+from pansharpen_cli.tiling import Pixels, Tile
 
 Float32 = npt.NDArray[np.float32]
 
@@ -50,12 +52,26 @@ class Sharpener:
         """The core of a tile, sharpened: (bands, rows, cols) in DN, bands as in the scene."""
         scaled = self._scaled(pixels)
         hrms = self.scaling.to_dn(self.backend(scaled.pan, scaled.ms)[(..., *pixels.tile.inner)])
+        if self._in_order:
+            return hrms
         product = np.empty_like(hrms)
         product[list(self.order)] = hrms
         return product
 
+    @property
+    def _in_order(self) -> bool:
+        return self.order == tuple(range(len(self.order)))
+
+    def all(self, canvas: Canvas, tiles: Sequence[Tile]) -> Iterator[tuple[Pixels, Float32]]:
+        """Tiles of a canvas with their cores, sharpened, in order; reading goes ahead, and as many as the backend can
+        are sharpened at the same time."""
+        threads = max(1, min(self.backend.at_once, len(tiles)))
+        pixels = ahead(map(canvas.read, tiles))
+        return in_order(lambda one: (one, self(one)), pixels, threads, partial(self.backend.share, threads))
+
     def _scaled(self, pixels: Pixels) -> Pixels:
-        pan, ms = self.scaling.to_network(pixels.pan, pixels.ms[list(self.order)])
+        ms = pixels.ms if self._in_order else pixels.ms[list(self.order)]
+        pan, ms = self.scaling.to_network(pixels.pan, ms)
         return replace(pixels, pan=pan, ms=ms)
 
 
@@ -73,7 +89,7 @@ class _Scene:
     def _pixels(self) -> Iterable[Pixels]:
         backend = self.sharpener.backend
         if backend.crop is None:
-            return map(self.canvas.read, self.canvas.tiles(self.tile, backend.reach))
+            return ahead(map(self.canvas.read, self.canvas.tiles(self.tile, backend.reach)))
         # a crop with gaps would teach the network its filling: only where there is no other
         crops = list(self.canvas.crops(backend.crop, MOST_CROPS, backend.reach.alignment))
         return [crop for crop in crops if crop.valid.all()] or crops

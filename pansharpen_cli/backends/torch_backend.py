@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pansharpen_cli.backends.backend import MOST_AT_ONCE
 from pansharpen_cli.errors import DeviceError
 from pansharpen_cli.networks.network import Network, SceneStatistics
 from pansharpen_cli.tiling import Pixels, Reach
@@ -17,13 +18,8 @@ from pansharpen_cli.tiling import Pixels, Reach
 Float32 = npt.NDArray[np.float32]
 
 
-def device(name: str, threads: int = 0) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:N" as a device that works. Raises DeviceError rather than taking another one.
-
-    `threads` of the CPU are used from here on; 0 leaves them as they are.
-    """
-    if threads:
-        torch.set_num_threads(threads)
+def device(name: str) -> torch.device:
+    """ "auto", "cpu", "cuda" or "cuda:N" as a device that works. Raises DeviceError rather than taking another one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -36,16 +32,27 @@ def device(name: str, threads: int = 0) -> torch.device:
 
 
 class TorchBackend:
-    """Sharpens tiles with a network; its global values are frozen by `observe`."""
+    """Sharpens tiles with a network; its global values are frozen by `observe`.
 
-    def __init__(self, network: Network, crop: int, where: torch.device) -> None:
-        if where.type == "cpu":
+    `threads` of the CPU (0: as torch likes) rather sharpen a tile each than one tile together: they would wait for each
+    other at every layer.
+    """
+
+    def __init__(self, network: Network, crop: int, where: torch.device, threads: int = 0) -> None:
+        on_cpu = where.type == "cpu"
+        if on_cpu:
             _keep_memory()
+        if threads:
+            torch.set_num_threads(threads)
+        self.at_once = min(torch.get_num_threads(), MOST_AT_ONCE) if on_cpu else 1
         self._network = network.to(where).eval()
         self._where = where
         self._statistics: SceneStatistics = {}
         self.crop: int | None = crop
         self.reach = Reach(network.halo, network.alignment, network.multiple_of)
+
+    def share(self, threads: int) -> None:
+        torch.set_num_threads(max(1, torch.get_num_threads() // threads))  # of the calling thread
 
     def observe(self, tiles: Iterable[Pixels]) -> None:
         crops = [(torch.from_numpy(tile.pan), torch.from_numpy(tile.ms)) for tile in tiles]

@@ -6,7 +6,7 @@ A classical method knows the geometry only through a `Camera`, so the field's ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -20,6 +20,7 @@ from pansharpen_cli.interpolation import (
     Float64,
     area_phase,
     expand,
+    expanded,
     polyphase,
     toolbox_phase,
     windows,
@@ -99,6 +100,10 @@ class Camera:
     def expand(self, ms: Array) -> Array:
         """EXP: `ms` (..., h, w) at the PAN pixels (..., ratio h, ratio w)."""
         return expand(ms, self.ratio, self.phase, self.kernel, self.border)
+
+    def expanded(self, ms: Array) -> Iterator[tuple[slice, Array]]:
+        """EXP a few rows at a time, from the top: their place, and EXP (..., rows, ratio w)."""
+        return expanded(ms, self.ratio, self.phase, self.kernel, self.border)
 
     def blur(self, pan: Array) -> Array:
         """The PAN as the MS bands would show it: through their MTF, sampled at the MS positions, expanded again.

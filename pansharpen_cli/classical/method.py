@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.classical.moments import Moments
+from pansharpen_cli.concurrency import in_order
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.interpolation import Array, Float64
 from pansharpen_cli.tiling import Pixels, Reach
@@ -38,6 +39,8 @@ class Method(ABC):
 
     title: ClassVar[str]
     citation: ClassVar[str]
+    at_once: int = 1
+    """See `Backend.at_once`; whoever has threads to give sets it."""
     crop: int | None = None
     """See `Backend.crop`: every tile is observed, unless a method sets 0."""
     divides: ClassVar[bool] = False
@@ -56,6 +59,9 @@ class Method(ABC):
     def reach(self) -> Reach:
         return Reach(halo=self.halo, multiple_of=self.camera.ratio)
 
+    def share(self, threads: int) -> None:  # noqa: B027 - all methods are alike in this
+        """Nothing: NumPy does the arithmetic of a tile in the thread that asks."""
+
     def observe(self, tiles: Iterable[Pixels]) -> None:
         """Freeze the scene's numbers, in float64, from all valid pixels of the cores."""
         self.statistics = self.freeze(*self.gather(tiles, self.at_pan))
@@ -67,15 +73,21 @@ class Method(ABC):
 
         `tell` is given the first of the layers on each core, and where they are valid.
         """
-        fine, coarse = Moments(), Moments()
-        for pixels in tiles:
+
+        def look(pixels: Pixels) -> tuple[Moments, Moments, tuple[Array, Mask] | None]:
             pan, ms = pixels.pan.astype(np.float64), pixels.ms.astype(np.float64)
             inner, ms_inner = pixels.tile.inner, pixels.tile.coarser(self.camera.ratio).inner
-            layers = [layer[:, *inner] for layer in at_pan(pan, ms)]
-            fine.add(layers, pixels.valid[inner])
-            coarse.add([layer[:, *ms_inner] for layer in self.at_ms(pan, ms)], pixels.ms_valid[ms_inner])
-            if tell:
-                tell(layers[0], pixels.valid[inner])
+            layers, valid = [layer[:, *inner] for layer in at_pan(pan, ms)], pixels.valid[inner]
+            coarse_layers = [layer[:, *ms_inner] for layer in self.at_ms(pan, ms)]
+            of_coarse_layers = Moments.of(coarse_layers, pixels.ms_valid[ms_inner])
+            return Moments.of(layers, valid), of_coarse_layers, (layers[0], valid) if tell else None
+
+        fine, coarse = Moments(), Moments()
+        for of_layers, of_coarse_layers, told in in_order(look, tiles, self.at_once):
+            fine.merge(of_layers)
+            coarse.merge(of_coarse_layers)
+            if tell and told:
+                tell(*told)
         if fine.count == 0:
             raise SceneError("PAN and MS have no pixel in common where both hold data: check their extents and nodata.")
         return fine, coarse
@@ -83,9 +95,11 @@ class Method(ABC):
     def __call__(self, pan: npt.NDArray[Real], ms: npt.NDArray[Real]) -> npt.NDArray[Real]:
         """Sharpen one tile: pan (1, rH, rW) and ms (B, H, W) -> HRMS (B, rH, rW)."""
         dtype = np.dtype(np.float64) if self.divides else pan.dtype
-        statistics = {name: value.astype(dtype) for name, value in self.statistics.items()}
-        hrms = self.fuse(pan.astype(dtype, copy=False), ms.astype(dtype, copy=False), statistics)
+        hrms = self.fuse(pan.astype(dtype, copy=False), ms.astype(dtype, copy=False), self._statistics_as(dtype))
         return hrms.astype(pan.dtype, copy=False)
+
+    def _statistics_as(self, dtype: np.dtype[np.floating]) -> dict[str, Array]:
+        return {name: value.astype(dtype) for name, value in self.statistics.items()}
 
     def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
         """What to take the moments of, per PAN pixel: layers (k, H, W)."""
@@ -102,6 +116,26 @@ class Method(ABC):
     @abstractmethod
     def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
         """HRMS (B, H, W) of one tile. Local: a pixel depends on nothing farther than the halo."""
+
+
+class Pointwise(Method):
+    """A method whose pixel is made of the EXP's and the PAN's own pixel: `combine`. EXP is made a few rows at a time."""
+
+    def __call__(self, pan: npt.NDArray[Real], ms: npt.NDArray[Real]) -> npt.NDArray[Real]:
+        dtype = np.dtype(np.float64) if self.divides else pan.dtype
+        statistics = self._statistics_as(dtype)
+        hrms = np.empty((len(ms), *pan.shape[1:]), pan.dtype)
+        for rows, exp in self.camera.expanded(ms.astype(dtype, copy=False)):
+            hrms[:, rows] = self.combine(pan[:, rows].astype(dtype, copy=False), exp, statistics)
+        return hrms
+
+    def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
+        """The same, all rows at once."""
+        return self.combine(pan, self.camera.expand(ms), statistics)
+
+    @abstractmethod
+    def combine(self, pan: Array, exp: Array, statistics: dict[str, Array]) -> Array:
+        """HRMS (B, H, W) from pan (1, H, W) and its EXP (B, H, W), which may be overwritten."""
 
 
 class Exp(Method):

@@ -28,6 +28,13 @@ class Moments:
         self.minimum: Float64 = np.full((), np.inf)
         self.scatter: Float64 = np.zeros(())
 
+    @classmethod
+    def of(cls, layers: Sequence[Array], valid: npt.NDArray[np.bool_]) -> Moments:
+        """Of one piece, see `add`."""
+        moments = cls()
+        moments.add(layers, valid)
+        return moments
+
     def add(self, layers: Sequence[Array], valid: npt.NDArray[np.bool_]) -> None:
         """Take in one vector per `valid` pixel (H, W): its values in `layers`, each (k, H, W), one after the other."""
         for row in range(0, len(valid), _STRIP):
@@ -35,20 +42,28 @@ class Moments:
             keep = valid[rows].ravel()
             stack = np.concatenate([layer[:, rows] for layer in layers])
             vectors = stack.reshape(len(stack), keep.size)
-            self._merge(vectors if keep.all() else vectors[:, keep])
+            self.merge(Moments._of_vectors(vectors if keep.all() else vectors[:, keep]))
 
-    def _merge(self, vectors: Float64) -> None:
-        """Add `vectors` (K, n); they are centred in place."""
-        count = vectors.shape[1]
-        if count == 0:
+    @classmethod
+    def _of_vectors(cls, vectors: Float64) -> Moments:
+        """Of `vectors` (K, n); they are centred in place."""
+        moments = cls()
+        if vectors.size:
+            moments.count = vectors.shape[1]
+            moments.minimum, moments.mean = vectors.min(axis=1), vectors.mean(axis=1)
+            vectors -= moments.mean[:, None]
+            moments.scatter = vectors @ vectors.T
+        return moments
+
+    def merge(self, other: Moments) -> None:
+        """Take in what another piece of the scene has."""
+        if other.count == 0:
             return
-        self.minimum = np.minimum(self.minimum, vectors.min(axis=1))
-        mean = vectors.mean(axis=1)
-        vectors -= mean[:, None]
-        total = self.count + count
-        shift = mean - self.mean
-        self.scatter = self.scatter + vectors @ vectors.T + np.outer(shift, shift) * (self.count * count / total)
-        self.mean = self.mean + shift * (count / total)
+        total = self.count + other.count
+        shift = other.mean - self.mean
+        self.minimum = np.minimum(self.minimum, other.minimum)
+        self.scatter = self.scatter + other.scatter + np.outer(shift, shift) * (self.count * other.count / total)
+        self.mean = self.mean + shift * (other.count / total)
         self.count = total
 
     @property

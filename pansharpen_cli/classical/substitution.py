@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pansharpen_cli.classical.method import Method, Statistics
+from pansharpen_cli.classical.method import Pointwise, Statistics
 from pansharpen_cli.classical.moments import EPS, Moments, matching, quotient, regression, std_of_sum
 from pansharpen_cli.interpolation import Array, Float64
 
 
-class Brovey(Method):
+class Brovey(Pointwise):
     """F_b = E_b P' / I: I the mean of the bands, P' the PAN with its mean and standard deviation.
 
     Where I comes near 0 the quotient explodes, as the method's definition has it; it is finite everywhere.
@@ -28,14 +28,13 @@ class Brovey(Method):
         gain, offset = matching(fine.mean[1], fine.std[1], fine.mean[0], fine.std[0])
         return {"gain": gain, "offset": offset}
 
-    def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
-        exp = self.camera.expand(ms)
+    def combine(self, pan: Array, exp: Array, statistics: dict[str, Array]) -> Array:
         matched = pan * statistics["gain"] + statistics["offset"]
         exp *= matched / (exp.mean(axis=0) + EPS)
         return exp
 
 
-class Substitution(Method):
+class Substitution(Pointwise):
     """F_b = E_b + g_b (P' - I): I = sum of w_b E_b, P' = s P + o. The methods differ in w, g, s and o.
 
     What is subtracted from I and P' alike, as their means, is left out.
@@ -44,8 +43,7 @@ class Substitution(Method):
     def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
         return [self.camera.expand(ms), pan]
 
-    def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
-        exp = self.camera.expand(ms)
+    def combine(self, pan: Array, exp: Array, statistics: dict[str, Array]) -> Array:
         detail = pan[0] * statistics["scale"]
         detail += statistics["offset"]
         detail -= np.tensordot(statistics["weights"], exp, axes=1)

@@ -12,10 +12,14 @@ import typer
 from pansharpen_cli import __version__
 from pansharpen_cli.cli import console
 from pansharpen_cli.cli.adapt import adapt
+from pansharpen_cli.cli.batch import batch
+from pansharpen_cli.cli.doctor import doctor
 from pansharpen_cli.cli.eval import evaluate
+from pansharpen_cli.cli.export import export
 from pansharpen_cli.cli.import_ import import_weights
 from pansharpen_cli.cli.models import models
 from pansharpen_cli.cli.qnr import qnr
+from pansharpen_cli.cli.report import report
 from pansharpen_cli.cli.run import run
 from pansharpen_cli.cli.train import train
 from pansharpen_cli.errors import PansharpenError
@@ -23,19 +27,35 @@ from pansharpen_cli.errors import PansharpenError
 INTERRUPTED = 130
 TERMINATED = 143
 
+EXIT_CODES = {
+    0: "ok",
+    1: "failure",
+    2: "usage",
+    3: "unusable input",
+    4: "unusable model or device",
+    5: "some scenes of a batch failed",
+    INTERRUPTED: "interrupted",
+    TERMINATED: "terminated",
+}
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Pansharpening with neural networks on real scenes: any size, seam-free, georeferenced.",
+    epilog=f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}.",
 )
-app.command()(run)
-app.command()(qnr)
-app.command("eval")(evaluate)
+app.command(no_args_is_help=True)(run)
+app.command(no_args_is_help=True)(batch)
+app.command(no_args_is_help=True)(qnr)
+app.command(no_args_is_help=True)(report)
+app.command("eval", no_args_is_help=True)(evaluate)
 app.command()(models)
-app.command()(train)
-app.command()(adapt)
-app.command("import")(import_weights)
+app.command(no_args_is_help=True)(export)
+app.command()(doctor)
+app.command(no_args_is_help=True)(train)
+app.command(no_args_is_help=True)(adapt)
+app.command("import", no_args_is_help=True)(import_weights)
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,7 +74,7 @@ def _main(
 
 
 def main() -> NoReturn:
-    """Run the command line. Exit codes: 0 ok, 1 failure, 2 usage, 3 unusable input, 4 unusable device or model."""
+    """Run the command line, and leave with one of EXIT_CODES."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)

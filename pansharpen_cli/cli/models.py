@@ -4,34 +4,91 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pansharpen_cli.cli import options
+from pansharpen_cli.cli import console, options
+from pansharpen_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from pansharpen_cli.zoo import Model
 
+VERIFY = "verify"
+
+
+class Backend(StrEnum):
+    """What is verified against torch on the CPU."""
+
+    onnx = "onnx"
+    torch = "torch"
+
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Show this model's card.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME | verify [NAME]...]",
+            help="Show this model's card; after verify: check these, or all.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[Backend, typer.Option(help="verify: what to compare with torch on the CPU.")] = Backend.onnx,
+    device: Annotated[str, typer.Option(help="verify: its device, as for run.")] = "cpu",
+    scene: options.ParityScene = None,
+    tolerance: options.Tolerance = 1.0,
     json_: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
 ) -> None:
-    """List the models that are found, or show the card of one.
+    """List the models that are found, show the card of one, or verify that they are the same in another backend.
 
     Models lie in the folders of $PANSHARPEN_MODELS and in the zoo that came with the program.
+
+    pansharpen models verify adknet-per-band.x4 --backend onnx --scene pan.tif ms.tif
     """
+    console.set_up(quiet, verbose)
     from pansharpen_cli import zoo
 
-    if name is not None:
-        model = zoo.find(name)
-        typer.echo(json.dumps(_entry(model)) if json_ else (model.folder / "README.md").read_text(encoding="utf-8"))
-        return
-    found = zoo.models()
+    names = names or []
+    if names[:1] == [VERIFY]:
+        _verify([zoo.find(name) for name in names[1:]] or zoo.models(), backend, device, scene, tolerance, json_)
+    elif len(names) > 1:
+        raise UsageError(f"models shows one card at a time, not {len(names)}; name one, or put verify before them")
+    elif names:
+        _show(zoo.find(names[0]), json_)
+    elif json_:
+        typer.echo(json.dumps([_entry(model) for model in zoo.models()]))
+    else:
+        _list(zoo.models())
+
+
+def _verify(
+    found: list[Model], backend: Backend, device: str, scene: tuple[str, str] | None, tolerance: float, json_: bool
+) -> None:
+    from pansharpen_cli import parity
+
+    reports = []
+    for model in found:
+        reports.append(parity.verify(model, scene, backend=backend.value, device=device))
+        if not json_:
+            typer.echo(reports[-1].as_text())
     if json_:
-        typer.echo(json.dumps([_entry(model) for model in found]))
-        return
+        typer.echo(json.dumps([report.as_dict() for report in reports]))
+    for report in reports:
+        report.check(tolerance)
+
+
+def _show(model: Model, json_: bool) -> None:
+    card = model.folder / "README.md"
+    if json_ or model.lone or not card.is_file():
+        typer.echo(json.dumps(_entry(model)))
+    else:
+        typer.echo(card.read_text(encoding="utf-8"))
+
+
+def _list(found: list[Model]) -> None:
     width = max((len(model.name) for model in found), default=0)
     for model in found:
         spec = model.spec
@@ -42,4 +99,5 @@ def models(
 
 def _entry(model: Model) -> dict[str, Any]:
     entry = asdict(model.spec)
-    return {**entry, "bands": model.spec.band_names, "folder": str(model.folder)}
+    exported = str(model.exported) if model.exported else None
+    return {**entry, "bands": model.spec.band_names, "folder": str(model.folder), "exported": exported}

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pansharpen_cli import settings
 from pansharpen_cli.cli import console, options
 from pansharpen_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from pansharpen_cli.pipeline import Job, Product
-    from pansharpen_cli.scene import Nodata
 
 
 class Format(StrEnum):
@@ -24,6 +24,14 @@ class Format(StrEnum):
 
     gtiff = "gtiff"
     cog = "cog"
+
+
+class Backend(StrEnum):
+    """What computes a network."""
+
+    auto = "auto"
+    torch = "torch"
+    onnx = "onnx"
 
 
 class Resampling(StrEnum):
@@ -41,10 +49,11 @@ def run(
     ms: Annotated[list[str], typer.Argument(help="The coloured image: one file, or one a band.", show_default=False)],
     output: options.Output,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="auto, a model or its folder, or a classical method.")
+        str, typer.Option("--model", "-m", help="auto, a model, its folder or ONNX file, or a classical method.")
     ] = "auto",
     coregister: Annotated[str, typer.Option(help="PAN-MS shift: off, report, auto, or DX,DY in PAN pixels.")] = "auto",
     device: options.Device = "auto",
+    backend: Annotated[Backend, typer.Option(help="What computes a network.")] = Backend.auto,
     bidx: Annotated[str | None, typer.Option("--bidx", "-b", help="MS bands to use, from 1, like 1,3-5.")] = None,
     band_names: Annotated[str | None, typer.Option(help="Names of these bands, like blue,green,red,nir.")] = None,
     nodata: Annotated[
@@ -68,6 +77,9 @@ def run(
     ] = False,
     quicklook: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.")] = None,
     overwrite: options.Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was killed; keep a finished product.")
+    ] = False,
     tile: Annotated[int | None, typer.Option("--tile-size", min=64, help="PAN pixels a side of a tile.")] = None,
     threads: options.Threads = 0,
     json_: options.Json = False,
@@ -83,9 +95,8 @@ def run(
     console.set_up(quiet, verbose)
     count = console.threads(threads)
     from pansharpen_cli import coregistration, mtf, pipeline
+    from pansharpen_cli.resume import resume as resume_
 
-    if sensor not in mtf.SENSORS:
-        raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
     job = pipeline.Job(
         pan=pan,
         ms=ms,
@@ -93,12 +104,13 @@ def run(
         model=model,
         coregister=coregistration.parse(coregister),
         device=device,
+        backend=backend.value,
         bands=options.numbers(bidx, "--bidx"),
         band_names=options.names(band_names),
-        nodata=_nodata(nodata),
-        sensor=sensor,
+        nodata=settings.nodata(nodata, "--nodata"),
+        sensor=settings.one_of(sensor, mtf.SENSORS, "--sensor"),
         resampling=resampling.value,
-        dtype=_dtype(dtype),
+        dtype=settings.one_of(dtype, settings.DTYPES, "--dtype") if dtype else None,
         format=format.value,
         creation_options=options.key_values(co or [], "--co"),
         overwrite=overwrite,
@@ -106,13 +118,15 @@ def run(
         threads=count,
     )
     if quicklook:
-        _check_quicklook(quicklook, [output, *map(Path, (pan, *ms))], overwrite)
+        _check_quicklook(quicklook, [output, *map(Path, (pan, *ms))], overwrite or resume)
     if adapt:
+        if resume:
+            raise UsageError("--resume cannot go on with --adapt; give the model that was fitted by --model")
         if bidx or band_names or nodata != "file":
             raise UsageError("--adapt takes the MS as it is, without --bidx, --band-names and --nodata")
         job = replace(job, model=_adapted(job, quiet))
     with console.progress(quiet, "tile") as on_tile:
-        product = pipeline.sharpen(job, on_tile)
+        product = resume_(job, on_tile) if resume else pipeline.sharpen(job, on_tile)
     if quicklook:
         from pansharpen_cli.quicklook import write_quicklook
 
@@ -147,25 +161,9 @@ def _check_quicklook(path: Path, others: list[Path], overwrite: bool) -> None:
     check_target(path, overwrite)
 
 
-def _nodata(text: str) -> Nodata:
-    if text == "file":
-        return "file"
-    if text == "none":
-        return "none"
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"--nodata takes a number, nan, none or file, not {text!r}") from None
-
-
-def _dtype(name: str | None) -> str | None:
-    known = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-    if name is not None and name not in known:
-        raise UsageError(f"--dtype knows {', '.join(known)}, not {name!r}")
-    return name
-
-
 def _summary(product: Product, quicklook: Path | None) -> str:
+    if product.kept:
+        return f"{product.path} is finished already; it is kept"
     lines = [
         f"{product.path}: {product.width} x {product.height}, {len(product.bands)} bands "
         f"({', '.join(product.bands)}), {product.dtype}",

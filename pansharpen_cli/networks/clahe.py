@@ -37,7 +37,7 @@ class Cells:
     def pixels(self, device: torch.device) -> Tensor:
         """(count * size,): the pixel to take at every place; past the end the image is reflected, often if it must."""
         place = torch.arange(self.count * self.size, device=device)
-        period = max(2 * (self.extent - 1), 1)
+        period = torch.full((), max(2 * (self.extent - 1), 1), device=device)  # ONNX takes no number here
         return torch.minimum(place % period, -place % period)
 
     def pairs(self, device: torch.device) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -15,7 +15,7 @@ from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.networks.adknet import ADKNet
 from pansharpen_cli.networks.consistency import GAIN, Camera
 from pansharpen_cli.networks.layers import Upsample
-from pansharpen_cli.networks.network import Jointly, Network, Pooling, Reduction
+from pansharpen_cli.networks.network import Jointly, Network, PerImage, Pooling, Reduction
 from pansharpen_cli.networks.premix import PreMixB
 
 
@@ -40,13 +40,13 @@ class PerBand(Network):
 
     def fuse(self, pan: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
         bands = ms.shape[1]
-        guide = pan.repeat_interleave(bands, dim=0)
+        guide = _once_a_band(pan, bands)
         if self.modulation is None:
             return self._each_band(guide, ms, pooling)
         intensity: Tensor
         modulated: Tensor
         intensity, modulated = self.modulation(pan, ms, pooling)
-        guide = torch.cat([guide, intensity.repeat_interleave(bands, dim=0), modulated.flatten(0, 1)[:, None]], 1)
+        guide = torch.cat([guide, _once_a_band(intensity, bands), modulated.flatten(0, 1)[:, None]], 1)
         return modulated + self._each_band(guide, ms, pooling)
 
     def _each_band(self, guide: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
@@ -84,7 +84,7 @@ class Modulation(nn.Module):
         exp = self.expand(ms)
         intensity = (exp * weights[:, :-1, None, None]).sum(1, keepdim=True) + constant[..., None, None]
         least = DARKEST_INTENSITY * (-pan_haze).clamp(min=1)
-        gain = ((pan - pan_haze) / torch.maximum(intensity - pan_haze, least)).clamp(0, HIGHEST_GAIN)
+        gain = ((pan - pan_haze) / torch.maximum(intensity - pan_haze, least)).clamp(0.0, HIGHEST_GAIN)
         return intensity, haze + (exp - haze) * gain
 
 
@@ -101,11 +101,16 @@ was 7.2 on a Landsat 7 scene in red, green and blue, with these 2.7, and the sam
 
 def _darkest(ms: Tensor) -> Tensor:
     """The dark quantile of each band: (N, B, P) -> (N, B)."""
-    return ms.kthvalue(1 + int(DARK_PART * ms.shape[2]), dim=2).values
+    return ms.sort(dim=2).values[:, :, ms.shape[2] // round(1 / DARK_PART)]
 
 
 def _regression(pan: Tensor, ms: Tensor) -> Tensor:
-    """Weights of the bands (N, B, P), and a constant, that come nearest to the PAN (N, 1, P): (N, B + 1)."""
+    """Weights of the bands (N, B, P), and a constant, that come nearest to the PAN (N, 1, P): (N, B + 1).
+
+    In double precision, so that the order of the sums, which is another for each number of threads, leaves no trace.
+    """
+    dtype = ms.dtype
+    pan, ms = pan.double(), ms.double()
     mean, centred = ms.mean(2, keepdim=True), ms - ms.mean(2, keepdim=True)
     pan_mean = pan.mean(2)
     covariance = centred @ centred.transpose(1, 2) / ms.shape[2]
@@ -113,7 +118,7 @@ def _regression(pan: Tensor, ms: Tensor) -> Tensor:
     eye = torch.eye(ms.shape[1], dtype=ms.dtype, device=ms.device)
     with_pan = centred @ (pan - pan_mean[..., None]).transpose(1, 2) / ms.shape[2]
     weights = torch.linalg.solve(covariance + ridge[:, None, None] * eye, with_pan)[..., 0]
-    return torch.cat([weights, pan_mean - (weights * mean[..., 0]).sum(1, keepdim=True)], 1)
+    return torch.cat([weights, pan_mean - (weights * mean[..., 0]).sum(1, keepdim=True)], 1).to(dtype)
 
 
 class PerBandADKNet(PerBand):
@@ -134,15 +139,20 @@ class _EachBand(Pooling):
         self.pooling, self.bands = pooling, bands
 
     def __call__(self, name: str, reduce: Reduction, *maps: Tensor) -> Tensor:
-        images = len(maps[0]) // self.bands
+        if isinstance(self.pooling, PerImage):
+            return self.pooling(name, reduce, *maps)
         if isinstance(self.pooling, Jointly):
-            of_bands = [reduce(*(_pixels_of(m, band, self.bands) for m in maps)) for band in range(self.bands)]
-            values = self.pooling.keep(name, torch.cat(of_bands))
+            values = self.pooling.keep(name, reduce(*(_pixels_by_band(m, self.bands) for m in maps)))
         else:
             values = self.pooling(name, reduce, *maps)
-        return values if len(values) == len(maps[0]) else values.repeat(images, 1)
+        return values.repeat(maps[0].shape[0] // self.bands, 1)
 
 
-def _pixels_of(features: Tensor, band: int, bands: int) -> Tensor:
-    """(images * bands, C, H, W) -> (1, C, P): all pixels of one band, as those of one image."""
-    return features[band::bands].transpose(0, 1).flatten(1)[None]
+def _once_a_band(image: Tensor, bands: int) -> Tensor:
+    """(N, C, H, W) -> (N * bands, C, H, W). Tensor.repeat_interleave does the same, but is exported wrongly."""
+    return image[:, None].expand(-1, bands, -1, -1, -1).flatten(0, 1)
+
+
+def _pixels_by_band(features: Tensor, bands: int) -> Tensor:
+    """(images * bands, C, H, W) -> (bands, C, P): all pixels of a band, as those of one image."""
+    return features.reshape(-1, bands, *features.shape[1:]).permute(1, 2, 0, 3, 4).flatten(2)

@@ -98,7 +98,9 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     began = time.perf_counter()
     if (job.output / zoo.SPEC).exists() and not job.overwrite:
         raise OutputError(f"{job.output} is a model already; give --overwrite or another folder")
-    where = device(job.device, job.threads)
+    where = device(job.device)
+    if job.threads:
+        torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
     sensor = SENSORS[job.sensor]
     scene = load(job.pan, *job.ms, sensor=sensor, bands=job.bands, coregister=job.coregister)

@@ -1,0 +1,149 @@
+"""How long `pansharpen run` takes from files to product, beside writing that product alone and beside GDAL.
+
+    python benchmarks/run.py FOLDER [--sizes 4096 8192 16384] [--models exp brovey gsa mtf-glp-fs] [--repeat 3]
+        [--threads 2] [--coregister auto] [--json FILE]
+
+makes scenes of 4 bands (see qnr.py) in FOLDER unless they are there. All ways take turns, each in a fresh process, with
+the same creation options: ZSTD, predictor 2, blocks of 512 pixels. `write` reads a product block by block and writes
+it, `write+` makes its overviews too, as `run` does; `gdal_pansharpen.py` (weighted Brovey, cubic) makes none. Printed
+are the medians of wall seconds and of the seconds all cores worked (wall time on a busy machine says little), their
+ratios to `write`, `write+` and GDAL, the peak memory, and the exponent with which both grow with the pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import log
+from pathlib import Path
+
+from qnr import make
+
+MODELS = ("exp", "brovey", "gsa", "mtf-glp-fs")
+GDAL = "gdal_pansharpen.py"
+WRITE = """
+import sys, rasterio
+product, output, threads, overviews = sys.argv[1:]
+options = dict(
+    driver="GTiff", tiled=True, blockxsize=512, blockysize=512, interleave="pixel", compress="zstd", predictor=2,
+    bigtiff="if_safer", photometric="minisblack", num_threads=threads,
+)
+with rasterio.open(product, num_threads=threads) as source:
+    profile = {name: source.profile[name] for name in ("width", "height", "count", "dtype", "crs", "transform")}
+    factors = [2**level for level in range(1, ((max(source.shape) - 1) // 256).bit_length() + 1)]
+    with rasterio.open(output, "w", **profile, **options) as target:
+        for _, window in source.block_windows(1):
+            target.write(source.read(window=window), window=window)
+if overviews == "yes":
+    with rasterio.Env(GDAL_NUM_THREADS=threads, ZSTD_LEVEL_OVERVIEW=1), rasterio.open(output, "r+") as target:
+        target.build_overviews(factors, rasterio.enums.Resampling.average)
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A process: seconds, seconds of all cores, peak memory in MiB."""
+
+    wall: float
+    cores: float
+    memory: float
+
+
+def run(command: Sequence[str | Path]) -> Run:
+    """What `command` takes."""
+    began = time.perf_counter()
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(map(str, command))} failed")
+    return Run(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def ways(folder: Path, size: int, models: Sequence[str], threads: int, coregister: str) -> dict[str, list[str | Path]]:
+    """The commands to compare, by name; each writes the same file."""
+    product, pan, ms = make(folder, size)
+    output = folder / "output.tif"
+    write = [sys.executable, "-c", WRITE, product, output, str(threads)]
+    commands = {"write": [*write, "no"], "write+": [*write, "yes"]}
+    gdal = shutil.which(GDAL)
+    if gdal:  # a file of the system's Python, not of this one
+        creation = ("TILED=YES", "BLOCKXSIZE=512", "BLOCKYSIZE=512", "COMPRESS=ZSTD", "PREDICTOR=2", "BIGTIFF=IF_SAFER")
+        options = [part for option in (*creation, f"NUM_THREADS={threads}") for part in ("-co", option)]
+        commands["gdal"] = [gdal, "-q", "-threads", str(threads), "-r", "cubic", *options, pan, ms, output]
+    ours = [sys.executable, "-m", "pansharpen_cli", "run", pan, ms, "-o", output, "--overwrite", "-q"]
+    ours += ["-j", str(threads), "--coregister", coregister, "--co", "COMPRESS=ZSTD"]
+    return commands | {model: [*ours, "--model", model] for model in models}
+
+
+def measure(folder: Path, commands: dict[str, list[str | Path]], repeat: int) -> dict[str, Run]:
+    """Medians of `repeat` runs of each, which take turns; of memory the largest."""
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    for _ in range(repeat):
+        for name, command in commands.items():
+            (folder / "output.tif").unlink(missing_ok=True)
+            runs[name].append(run(command))
+    return {
+        name: Run(
+            statistics.median(one.wall for one in done),
+            statistics.median(one.cores for one in done),
+            max(one.memory for one in done),
+        )
+        for name, done in runs.items()
+    }
+
+
+def show(size: int, medians: dict[str, Run]) -> None:
+    """One line for each way."""
+    print(f"\n{size} x {size} x 4, uint16      s   MPix/s   s of cores   MiB   wall (cores) to write, write+, gdal")
+    for name, one in medians.items():
+        others = [medians[other] for other in ("write", "write+", "gdal") if other in medians]
+        ratios = "  ".join(f"{one.wall / other.wall:5.2f} ({one.cores / other.cores:.2f})" for other in others)
+        speed = f"{one.wall:8.2f} {size**2 / 1e6 / one.wall:8.1f} {one.cores:12.2f}"
+        print(f"{name:20} {speed} {one.memory:5.0f}   {ratios}", flush=True)
+
+
+def exponents(results: dict[int, dict[str, Run]]) -> dict[str, tuple[float, float]]:
+    """Of time over pixels, from the smallest to the largest scene: of wall and of core seconds."""
+    small, large = min(results), max(results)
+    growth = log((large / small) ** 2)
+    return {
+        name: (log(one.wall / results[small][name].wall) / growth, log(one.cores / results[small][name].cores) / growth)
+        for name, one in results[large].items()
+    }
+
+
+def main() -> None:
+    """Print a table for each size and the exponents."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[4096, 8192, 16384], help="PAN pixels a side")
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--coregister", default="auto")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results = {}
+    for size in arguments.sizes:
+        commands = ways(arguments.folder, size, arguments.models, arguments.threads, arguments.coregister)
+        results[size] = measure(arguments.folder, commands, arguments.repeat)
+        show(size, results[size])
+    (arguments.folder / "output.tif").unlink(missing_ok=True)
+    growth = exponents(results) if len(results) > 1 else {}
+    for name, (wall, cores) in growth.items():
+        print(f"{name:20} grows as pixels ** {wall:.3f}, of core seconds {cores:.3f}")
+    if arguments.json:
+        sizes = {size: {name: asdict(one) for name, one in medians.items()} for size, medians in results.items()}
+        arguments.json.write_text(json.dumps({"sizes": sizes, "exponents": growth}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

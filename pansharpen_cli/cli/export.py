@@ -1,0 +1,66 @@
+"""`pansharpen export`: a model as one ONNX file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from pansharpen_cli.cli import console, options
+from pansharpen_cli.errors import OutputError
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A model or its folder.", show_default=False)],
+    output: options.Output,
+    bands: Annotated[
+        int | None, typer.Option(min=1, help="Bands of the file; default: the model's, or any.", show_default=False)
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Convolutions in half precision, for GPUs.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare it with torch on a scene, tile by tile.")] = False,
+    scene: options.ParityScene = None,
+    tolerance: options.Tolerance = 1.0,
+    overwrite: options.Overwrite = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Write a model as one ONNX file, which `run --model FILE.onnx` takes, and check that it is the same model.
+
+    pansharpen export adknet-per-band.x4 -o adknet.onnx --verify
+    """
+    console.set_up(quiet, verbose)
+    from pansharpen_cli import zoo
+    from pansharpen_cli.backends.export import export_model
+
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists; choose another name or --overwrite it")
+    source = zoo.find(model)
+    written = export_model(source, output, bands=bands, half=half)
+    told = {
+        "path": str(output),
+        "model": source.name,
+        "opset": written.opset,
+        "bands": written.bands or "any",
+        "precision": written.precision,
+        "bytes": len(written.content),
+        "sha256": written.sha256,
+    }
+    if verify:
+        from pansharpen_cli import parity
+
+        report = parity.verify(source, scene, exported=output)
+        told["parity"] = report.as_dict()
+        if not json_:
+            typer.echo(report.as_text())
+        report.check(tolerance)
+    if json_:
+        typer.echo(json.dumps(told))
+    elif not quiet:
+        print(
+            f"{output}: {source.name}, {told['bands']} bands, opset {written.opset}, {written.precision}, "
+            f"{len(written.content) / 1e6:.2f} MB",
+            file=sys.stderr,
+        )
