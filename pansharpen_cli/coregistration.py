@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from pansharpen_cli.canvas import Canvas
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.interpolation import area_phase, expand
-from pansharpen_cli.registration import Shift, combine, window_shift
+from pansharpen_cli.registration import Shift, WindowShift, combine, window_shift
+from pansharpen_cli.tiling import Tile
 
 Choice = Literal["off", "report", "auto"] | tuple[float, float]
 
@@ -35,13 +37,17 @@ def parse(text: str) -> Choice:
 
 def measure(canvas: Canvas) -> Shift:
     """The residual shift of a scene on a canvas of the area phase that was not shifted before."""
+    return combine(shift for _, shift in windows(canvas))
+
+
+def windows(canvas: Canvas) -> Iterator[tuple[Tile, WindowShift | None]]:
+    """Windows all over the scene, and the shift that each of them shows."""
     ratio = canvas.ratio
     kernel = "23tap" if ratio in (2, 4, 8) else "cubic"
     small = min(canvas.rows.size, canvas.cols.size) < 2 * WINDOW
-    windows = canvas.crops(WINDOW // 2 if small else WINDOW, MOST_WINDOWS)
-    return combine(
-        window_shift(w.pan[0], expand(w.ms, ratio, area_phase(ratio), kernel), w.valid, ratio) for w in windows
-    )
+    for pixels in canvas.crops(WINDOW // 2 if small else WINDOW, MOST_WINDOWS):
+        exp = expand(pixels.ms, ratio, area_phase(ratio), kernel)
+        yield pixels.tile, window_shift(pixels.pan[0], exp, pixels.valid, ratio)
 
 
 def to_apply(choice: Choice, measured: Shift) -> tuple[float, float]:

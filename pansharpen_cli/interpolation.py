@@ -171,18 +171,17 @@ def expanded(
     filters = polyphase(kernel, ratio, phase)
     pad = [(0, 0)] * (ms.ndim - 2) + [filters.margins] * 2
     padded = np.pad(ms, pad, mode=border)  # type: ignore[call-overload]
-    wide = filter_in_blocks(padded, filters.matrix, TOGETHER, ratio * ms.shape[-1], -1)
     for start in range(0, ms.shape[-2], _IN_CACHE):
         stop = min(start + _IN_CACHE, ms.shape[-2])
         rows = slice(ratio * start, ratio * stop)
-        read = wide[..., start : stop + sum(filters.margins), :]
-        yield rows, filter_in_blocks(read, filters.matrix, TOGETHER, rows.stop - rows.start, -2)
+        read = padded[..., start : stop + sum(filters.margins), :]
+        yield rows, expand_inside(read, filters)
 
 
 def expand_inside(ms: Array, filters: Polyphase) -> Array:
     """EXP of the part of `ms` (..., h, w) that has the filters' margins around it on all sides."""
     ratio = len(filters.weights)
-    for axis in (-1, -2):  # the large product last, and down the columns: BLAS writes whole rows
+    for axis in (-2, -1):
         size = ratio * (ms.shape[axis] - sum(filters.margins))
         ms = filter_in_blocks(ms, filters.matrix, TOGETHER, size, axis)
     return ms

@@ -15,7 +15,7 @@ from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.concurrency import cores
-from pansharpen_cli.errors import DeviceError, ModelError, nearest
+from pansharpen_cli.errors import DeviceError, ModelError
 from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.modelspec import WAVELENGTHS, canonical_band
 from pansharpen_cli.mtf import Sensor
@@ -25,9 +25,6 @@ from pansharpen_cli.scene import RATIO_TOLERANCE
 log = logging.getLogger(__name__)
 
 BackendName = Literal["auto", "torch", "onnx"]
-
-FASTER_EXPORTED = {"premix-b", "premix-b-per-band"}
-"""Networks that onnxruntime computes faster than torch on a CPU (docs/onnx.md has the figures)."""
 
 FALLBACK = "mtf-glp-fs"
 """The classical method that `auto` takes where no model fits: the best of them on the validation scenes."""
@@ -80,7 +77,7 @@ class Method:
     ) -> tuple[Backend, Means]:
         """The backend for a scene, and what it is; `threads` of the CPU, 0: as many as there are.
 
-        `name` "auto" is torch where a model has weights for it, but for networks of FASTER_EXPORTED on a CPU.
+        `name` "auto" is torch where a model has weights for it: on a CPU it is the faster one (docs/onnx.md).
         Raises DeviceError or ModelError if the device or the backend that is asked for cannot be used.
         """
         bands = [canonical_band(name) for name in scene.band_names]
@@ -92,18 +89,9 @@ class Method:
             classical.at_once = min(threads or cores(), MOST_AT_ONCE)
             return classical, Means("classical", "cpu")
         gains = [sensor.gain(bands[index]) for index in self.order]
-        if name == "onnx" or (name == "auto" and (self.model.lone or _faster_exported(self.model, device))):
+        if name == "onnx" or (name == "auto" and self.model.lone):
             return _in_onnxruntime(self.model, device, threads, gains)
         return _in_torch(self.model, device, threads, gains)
-
-
-def _faster_exported(model: zoo.Model, device: str) -> bool:
-    """Whether it has an ONNX file that is faster than torch where it would run."""
-    if model.exported is None or model.spec.network not in FASTER_EXPORTED or device not in ("auto", "cpu"):
-        return False
-    from pansharpen_cli.backends import torch_backend
-
-    return torch_backend.device(device).type == "cpu"
 
 
 def _in_torch(model: zoo.Model, device: str, threads: int, gains: Sequence[float]) -> tuple[Backend, Means]:
@@ -151,20 +139,12 @@ def choose(name: str, scene: Subject) -> Method:
             bands = ", ".join(scene.band_names)
             return _classical(FALLBACK, f"no model fits {bands} at ratio {scene.exact_ratio:.3g}", scene)
         return _model(best, "the best score of the models that fit", scene)
-    model = _asked(name)
+    model = zoo.find(name, besides=METHODS)
     misfit = _misfit(model, scene)
     if misfit is not None:
         others = ", ".join([other.name for other in fitting] + list(METHODS))
         raise ModelError(f"{model.name} does not fit this scene: {misfit}; these would: {others}")
     return _model(model, "as asked", scene)
-
-
-def _asked(name: str) -> zoo.Model:
-    try:
-        return zoo.find(name)
-    except ModelError as error:
-        known = [*(model.name for model in zoo.models()), *METHODS]
-        raise ModelError(f"{error}{nearest(name, known)}") from error
 
 
 def _classical(name: str, reason: str, scene: Subject) -> Method:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pansharpen_cli.backends.onnx_file import OnnxFile
-from pansharpen_cli.errors import ModelError
+from pansharpen_cli.errors import ModelError, nearest
 from pansharpen_cli.files import digest
 from pansharpen_cli.modelspec import ModelSpec
 
@@ -106,8 +107,11 @@ def read_onnx(path: Path) -> Model:
     return Model(path.parent, OnnxFile.read(path).spec, path)
 
 
-def find(name: str) -> Model:
-    """A model by its name in the zoo, by its folder, or by its ONNX file."""
+def find(name: str, besides: Iterable[str] = ()) -> Model:
+    """A model by its name in the zoo, by its folder, or by its ONNX file.
+
+    `besides`: names of other things that the caller takes; who misspelt one is told.
+    """
     if name.endswith(".onnx") and not Path(name).is_dir():
         return read_onnx(Path(name))
     if os.sep in name or Path(name).is_dir():
@@ -115,11 +119,11 @@ def find(name: str) -> Model:
     for folder in folders():
         if (folder / name / SPEC).is_file():
             return read(folder / name)
-    known = models()
-    for model in known:
-        if model.name == name:
-            return model
-    raise ModelError(f"no model is called {name!r}; there are {', '.join(model.name for model in known) or 'none'}")
+    known = {model.name: model for model in models()}
+    if name in known:
+        return known[name]
+    hint = nearest(name, [*known, *besides])
+    raise ModelError(f"no model is called {name!r}; there are {', '.join(known) or 'none'}{hint}")
 
 
 def save(folder: Path, spec: ModelSpec, network: Network, card: str) -> Model:

@@ -10,7 +10,7 @@ import rasterio
 
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
-from pansharpen_cli.classical.method import Method
+from pansharpen_cli.classical.method import Method, Pointwise
 from pansharpen_cli.classical.moments import Moments
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.interpolation import area_phase
@@ -115,6 +115,28 @@ def test_tiled_equals_whole_at_other_ratios(name: str, ratio: int) -> None:
     tiled = scene.sharpen(method, size=13 * ratio + 1)
     whole = sharpen_whole(METHODS[name](method.camera), scene.pan, scene.ms)
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-10 * whole.max())
+
+
+@pytest.mark.parametrize("name", ["brovey", "gsa", "pracs", "bt-h"])
+def test_threads_do_not_change_the_statistics(park: Scene, name: str) -> None:
+    """To the last bit: else a product would depend on the machine's cores."""
+    methods = []
+    for threads in (1, 3):
+        methods.append(METHODS[name](Camera.of_scene(4, BANDS)))
+        methods[-1].at_once = threads
+        park.observe(methods[-1], 160)
+    alone, together = (method.statistics for method in methods)
+    assert alone.keys() == together.keys()
+    for key, value in alone.items():
+        np.testing.assert_array_equal(together[key], value)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if issubclass(method, Pointwise)])
+def test_a_few_rows_at_a_time_are_all_rows_at_once(park: Scene, name: str) -> None:
+    method = METHODS[name](Camera.of_scene(4, BANDS))
+    park.observe(method, 64)
+    pan, ms = park.pan.astype(np.float64), park.ms.astype(np.float64)
+    np.testing.assert_allclose(method(pan, ms), method.fuse(pan, ms, method.statistics), rtol=1e-12)
 
 
 def test_statistics_leave_invalid_pixels_out(park: Scene) -> None:

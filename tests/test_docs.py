@@ -354,7 +354,7 @@ NEEDY = [name for name, command in TREE.commands.items() if name not in ("models
 def test_a_command_without_its_arguments_shows_its_help(name, pansharpen):  # noqa: F811
     code, out, _ = pansharpen(name)
     assert code == 2
-    assert f"Usage: pansharpen {name}" in out
+    assert re.search(rf"Usage: .*\b{name} ", out)
     assert f"pansharpen {name} " in out.partition("Usage:")[2].partition("\n")[2]  # an example
 
 

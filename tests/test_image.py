@@ -85,6 +85,15 @@ def test_every_package_is_locked():
     assert all("--require-hashes" in line or "TORCH_SHA256" in line for line in downloads)
 
 
+def test_only_what_was_checked_is_installed():
+    """--no-index alone is not enough: a configuration may name folders too."""
+    script = (ROOT / "scripts" / "image-install.sh").read_text()
+    assert script.index("PIP_CONFIG_FILE=/dev/null") < script.index(" install --no-index --find-links /wheels")
+    for line in instructions("RUN "):
+        assert "--no-index" not in line or line.startswith("PIP_CONFIG_FILE=/dev/null ")
+        assert not re.search(r"pip install", line)
+
+
 def test_it_runs_without_rights_and_without_a_place_to_write():
     final = stage("runtime") + stage("cuda") + stage("cpu")
     assert instructions("USER ", [final]) == ["1000:1000"]

@@ -10,6 +10,7 @@ from pansharpen_cli.interpolation import (
     KERNELS,
     area_phase,
     expand,
+    expanded,
     grow,
     polyphase,
     sample,
@@ -45,6 +46,17 @@ def test_toolbox_phase_of_23_taps_keeps_the_samples(ratio: int):
     ms = RNG.normal(size=(2, 9, 11))
     at = int(toolbox_phase(ratio))
     np.testing.assert_allclose(expand(ms, ratio, at)[:, at::ratio, at::ratio], ms, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("ratio", "kernel"), [(2, "23tap"), (4, "23tap"), (3, "cubic"), (5, "bilinear")])
+@pytest.mark.parametrize("height", [3, 16, 37])
+def test_a_few_rows_at_a_time_are_all_rows_at_once(ratio: int, kernel: str, height: int):
+    ms = RNG.normal(size=(2, height, 29)).astype(np.float32)
+    found = np.full((2, ratio * height, ratio * 29), np.nan, np.float32)
+    for rows, exp in expanded(ms, ratio, area_phase(ratio), kernel):
+        assert np.isnan(found[:, rows]).all()
+        found[:, rows] = exp
+    np.testing.assert_allclose(found, expand(ms, ratio, area_phase(ratio), kernel), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("ratio", [2, 3, 4, 5])

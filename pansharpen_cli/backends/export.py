@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 OPSET = 20
 """Version of the ONNX operators; onnxruntime knows it since 1.17."""
-TOLERANCE = {FLOAT32: 1e-5, MIXED: 1e-2}
+TOLERANCE = {FLOAT32: 1e-5, MIXED: 5e-3}
 """Largest difference from torch, parts of the product's range."""
 TRACED_BATCH, TRACED_ROWS, TRACED_COLS = 2, 64, 96
 """What is traced: nothing in it may be mistaken for a number of the network's."""
@@ -53,8 +53,9 @@ TRACED_BANDS, OTHER_BANDS = 3, 5
 """Of a network of any bands."""
 TRIED = ((1, 128, 64, 3), (3, 32, 160, 6))
 """Batch, PAN rows and columns, and bands of networks of any, at which the written file must agree with torch."""
-ATTEMPTS = 3
-"""A pixel on a threshold may fall to either side, once."""
+ATTEMPTS = 5
+"""Other images of a size, one of which must agree: a pixel on a threshold, or a level of CLAHE, may fall to either side
+by rounding, and what is wrong is wrong in all of them."""
 
 Shapes = dict[int, Any]
 """Axis -> its name, where a size is free."""
@@ -164,9 +165,9 @@ def _times(factor: int, size: Any) -> Any:
     return size if factor == 1 else factor * size
 
 
-def _images(network: Network, batch: int, rows: int, cols: int, bands: int) -> tuple[Tensor, Tensor]:
+def _images(network: Network, batch: int, rows: int, cols: int, bands: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """PAN and MS of a made-up scene in network units: the bands resemble each other, and the PAN."""
-    noise = torch.Generator().manual_seed(batch * rows + cols)
+    noise = torch.Generator().manual_seed(seed)
     ratio = network.ratio
     common = torch.rand(batch, 1, rows // ratio, cols // ratio, generator=noise)
     ms = (common + torch.rand(batch, bands, rows // ratio, cols // ratio, generator=noise)) / 2
@@ -339,25 +340,32 @@ def _verify(written: OnnxFile, graphs: _Graphs) -> None:
     place = Place("cpu", 0, torch.get_num_threads())
     apply = session(written.content, place)
     observe = session(written.observer, place) if written.observer else None
-    tolerance = TOLERANCE[written.precision]
     for size in TRIED:
-        differences = []
+        least = math.inf
         for attempt in range(ATTEMPTS):
-            differences.append(_difference(apply, observe, graphs, size, attempt))
-            if differences[-1] <= tolerance:
+            least = min(least, _difference(apply, observe, graphs, size, attempt))
+            if least <= TOLERANCE[written.precision]:
                 break
         else:
             raise ModelError(
-                f"the exported {graphs.network.__class__.__name__} differs from torch by {min(differences):.1e} of the "
-                f"range at {size[1]} x {size[2]} pixels; nothing was written"
+                f"the exported {type(graphs.network).__name__} differs from torch by {least:.1e} of the range at "
+                f"{size[1]} x {size[2]} pixels; nothing was written"
             )
+
+
+def _run(graph: Any, names: Sequence[str], feed: dict[str, Any]) -> list[Any]:
+    try:
+        values: list[Any] = graph.run(names, feed)
+    except Exception as error:  # it raises many kinds, none of them documented
+        raise ModelError(f"what was exported does not run ({brief(error)}); nothing was written") from error
+    return values
 
 
 def _difference(apply: Any, observe: Any, graphs: _Graphs, size: tuple[int, int, int, int], attempt: int) -> float:
     """Largest difference between the file's numbers and torch's, in parts of their range, statistics included."""
     batch, rows, cols, bands = size
     network = graphs.network
-    pan, ms = _images(network, batch, rows, cols + attempt * 64, bands if graphs.any_bands else network.bands)
+    pan, ms = _images(network, batch, rows, cols, bands if graphs.any_bands else network.bands, seed=attempt)
     statistics = _statistics(network, pan, ms)
     feed = {"pan": pan.numpy(), "ms": ms.numpy()}
     found = 0.0
@@ -365,13 +373,13 @@ def _difference(apply: Any, observe: Any, graphs: _Graphs, size: tuple[int, int,
         names = [output.name for output in observe.get_outputs()]
         found = max(
             _relative(value, statistics[name].numpy())
-            for name, value in zip(names, observe.run(names, feed), strict=True)
+            for name, value in zip(names, _run(observe, names, feed), strict=True)
         )
     with torch.no_grad():
         hrms = network.fuse(pan, ms, Frozen(statistics)).numpy()
     wanted = {given.name for given in apply.get_inputs()}
     feed |= {name: value.numpy() for name, value in statistics.items() if name in wanted}
-    return max(found, _relative(apply.run([OUTPUT], feed)[0], hrms))
+    return max(found, _relative(_run(apply, [OUTPUT], feed)[0], hrms))
 
 
 def _relative(found: Any, truth: Any) -> float:

@@ -41,7 +41,6 @@ class Cnmf(Method):
     title = "CNMF (coupled non-negative matrix factorisation)"
     citation = "Yokoya, Yairi & Iwasaki 2012, IEEE TGRS 50(2)"
     crop = 128
-    divides = True
 
     def __init__(self, camera: Camera, maxval: float | None = None) -> None:
         super().__init__(camera)

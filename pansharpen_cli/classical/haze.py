@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pansharpen_cli.classical.method import Mask, Method, Statistics
+from pansharpen_cli.classical.method import Mask, Method, Pointwise, Statistics
 from pansharpen_cli.classical.moments import EPS, Moments, matching, regression, std_of_sum
 from pansharpen_cli.classical.percentile import Percentile
 from pansharpen_cli.interpolation import Array, Float64
@@ -22,8 +22,6 @@ class HazeCorrected(Method):
     """The haze L_b of blue, green, red and NIR is a part of their first percentile (`HAZE`), which needs a second look
     at the scene; of any other set of bands it is their minimum. Four bands without these names are taken in this order.
     """
-
-    divides = True
 
     @property
     def halo(self) -> int:
@@ -56,7 +54,7 @@ class HazeCorrected(Method):
         """As `freeze`, the haze (B,) known; `fine` has the bands' EXP and the low-passed PAN."""
 
 
-class BtH(HazeCorrected):
+class BtH(Pointwise, HazeCorrected):
     """F_b = max(E_b - L_b, 0) P' / I + L_b: I = sum of alpha_b (E_b - L_b), P' the PAN with its mean and standard
     deviation. alpha: regression, without constant, of the low-passed PAN on the bands.
 
@@ -72,15 +70,14 @@ class BtH(HazeCorrected):
         gain, offset = matching(fine.mean[-1], fine.std[-1], alpha @ (fine.mean[:-1] - haze), std)
         return {"alpha": alpha, "gain": gain, "offset": offset}
 
-    def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
-        hrms = self.camera.expand(ms)
-        hrms -= statistics["haze"]
+    def combine(self, pan: Array, exp: Array, statistics: dict[str, Array]) -> Array:
+        exp -= statistics["haze"]
         ratio = pan[0] * statistics["gain"] + statistics["offset"]
-        ratio /= np.tensordot(statistics["alpha"], hrms, axes=1) + EPS
-        np.maximum(hrms, 0, out=hrms)
-        hrms *= ratio
-        hrms += statistics["haze"]
-        return hrms
+        ratio /= np.tensordot(statistics["alpha"], exp, axes=1) + EPS
+        np.maximum(exp, 0, out=exp)
+        exp *= ratio
+        exp += statistics["haze"]
+        return exp
 
 
 class MtfGlpHpmH(HazeCorrected):

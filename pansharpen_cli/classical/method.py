@@ -43,8 +43,9 @@ class Method(ABC):
     """See `Backend.at_once`; whoever has threads to give sets it."""
     crop: int | None = None
     """See `Backend.crop`: every tile is observed, unless a method sets 0."""
-    divides: ClassVar[bool] = False
-    """True if `fuse` divides by what may come near 0, which multiplies rounding: it is given float64 then."""
+    precision: ClassVar[type[np.floating]] = np.float64
+    """Of what `fuse` is given, at least: in float32 the matrix products of a large tile and of a small one round
+    differently, and one pixel in some thousand of a 16-bit scene would show it."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
@@ -94,7 +95,7 @@ class Method(ABC):
 
     def __call__(self, pan: npt.NDArray[Real], ms: npt.NDArray[Real]) -> npt.NDArray[Real]:
         """Sharpen one tile: pan (1, rH, rW) and ms (B, H, W) -> HRMS (B, rH, rW)."""
-        dtype = np.dtype(np.float64) if self.divides else pan.dtype
+        dtype = np.promote_types(pan.dtype, self.precision)
         hrms = self.fuse(pan.astype(dtype, copy=False), ms.astype(dtype, copy=False), self._statistics_as(dtype))
         return hrms.astype(pan.dtype, copy=False)
 
@@ -119,10 +120,10 @@ class Method(ABC):
 
 
 class Pointwise(Method):
-    """A method whose pixel is made of the EXP's and the PAN's own pixel: `combine`. EXP is made a few rows at a time."""
+    """A method that makes a pixel of the PAN's and the EXP's own pixel: `combine`. EXP comes a few rows at a time."""
 
     def __call__(self, pan: npt.NDArray[Real], ms: npt.NDArray[Real]) -> npt.NDArray[Real]:
-        dtype = np.dtype(np.float64) if self.divides else pan.dtype
+        dtype = np.promote_types(pan.dtype, self.precision)
         statistics = self._statistics_as(dtype)
         hrms = np.empty((len(ms), *pan.shape[1:]), pan.dtype)
         for rows, exp in self.camera.expanded(ms.astype(dtype, copy=False)):
@@ -144,6 +145,7 @@ class Exp(Method):
     title = "EXP"
     citation = "Aiazzi et al. 2002, IEEE TGRS 40(10) (the 23-tap interpolation)"
     crop = 0
+    precision = np.float32  # few terms, and alike in every tile
 
     def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
         return self.camera.expand(ms)

@@ -21,8 +21,6 @@ class Modulation(Method):
     Where the divisor comes near 0 the quotient explodes, as the methods' definitions have it; it is finite everywhere.
     """
 
-    divides = True
-
     @abstractmethod
     def low_pass(self, pan: Array) -> Sequence[Array]:
         """L_b (H, W), one a band."""
@@ -148,7 +146,6 @@ class Awlp(Method):
 
     title = "AWLP"
     citation = "Otazu et al. 2005, IEEE TGRS 43(10); Vivone et al. 2021, IEEE GRSM 9(1)"
-    divides = True
 
     @property
     def halo(self) -> int:

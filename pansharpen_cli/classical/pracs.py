@@ -30,7 +30,6 @@ class Pracs(Method):
 
     title = "PRACS"
     citation = "Choi, Yu & Kim 2011, IEEE TGRS 49(1)"
-    divides = True
 
     @property
     def halo(self) -> int:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pansharpen_cli.networks.layers import SteadyConv2d, steady_conv2d
 from pansharpen_cli.networks.network import Pooling
 
 ALPHA = 2.0
@@ -123,7 +124,7 @@ class DMAConv(nn.Module):
         self.name = name
         self.variant = VARIANTS[variant]
         hidden = channels_in // 2
-        self.mask = nn.Conv2d(channels_in, channels_in, 3, padding=1)
+        self.mask = SteadyConv2d(channels_in, channels_in, 3, padding=1)
         self.focused_gates = nn.Sequential(
             nn.Linear(channels_in, hidden),
             nn.ReLU(),
@@ -135,13 +136,13 @@ class DMAConv(nn.Module):
         self.compact_gates = Gates(channels_in, channels_in, channels_out)
         self.compact_kernel = self.variant.kernel(channels_in, channels_out)
         self.bias_map = nn.Sequential(
-            nn.Conv2d(channels_in, channels_out, 3, padding=1),
+            SteadyConv2d(channels_in, channels_out, 3, padding=1),
             nn.LeakyReLU(SLOPE),
             nn.Dropout2d(DROPOUT),
-            nn.Conv2d(channels_out, channels_out, 3, padding=1),
+            SteadyConv2d(channels_out, channels_out, 3, padding=1),
             nn.LeakyReLU(SLOPE),
             nn.Dropout2d(DROPOUT),
-            nn.Conv2d(channels_out, channels_out, 3, padding=1),
+            SteadyConv2d(channels_out, channels_out, 3, padding=1),
         )
 
     def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
@@ -265,7 +266,7 @@ def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 def _convolve(padded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`padded` (N, Ci, H + 2, W + 2) by weight (1, Co, Ci, 3, 3) for all images or (N, Co, Ci, 3, 3), one for each."""
     if len(weight) == 1:
-        return F.conv2d(padded, weight[0], bias)
+        return steady_conv2d(padded, weight[0], bias, padding=0)
     images, _, rows, cols = padded.shape
     out = F.conv2d(padded.flatten(0, 1), weight.flatten(0, 1), bias.repeat(images), groups=images)
     return out.view(images, -1, rows - 2, cols - 2)

@@ -14,7 +14,7 @@ from pansharpen_cli.errors import ModelError
 from pansharpen_cli.interpolation import toolbox_phase
 from pansharpen_cli.networks.dmaconv import SLOPE, DMABlock, VariantName, rename_official
 from pansharpen_cli.networks.fusionnet import DetailNetwork
-from pansharpen_cli.networks.layers import load_exactly
+from pansharpen_cli.networks.layers import SteadyConv2d, load_exactly
 from pansharpen_cli.networks.network import Pooling
 
 
@@ -23,10 +23,10 @@ class Down(nn.Sequential):
 
     def __init__(self, narrow: int, wide: int) -> None:
         super().__init__(
-            nn.Conv2d(narrow, narrow, 2, stride=2),
+            SteadyConv2d(narrow, narrow, 2, stride=2),
             nn.LeakyReLU(SLOPE),
-            nn.Conv2d(narrow, narrow, 3, padding=1, groups=narrow, bias=False),
-            nn.Conv2d(narrow, wide, 1),
+            SteadyConv2d(narrow, narrow, 3, padding=1, groups=narrow, bias=False),
+            SteadyConv2d(narrow, wide, 1),
         )
 
 
@@ -37,8 +37,8 @@ class Up(nn.Module):
         super().__init__()
         self.expand = nn.ConvTranspose2d(wide, narrow, 2, stride=2)
         self.merge = nn.Sequential(
-            nn.Conv2d(narrow, narrow, 3, padding=1, groups=narrow, bias=False),
-            nn.Conv2d(narrow, narrow, 1),
+            SteadyConv2d(narrow, narrow, 3, padding=1, groups=narrow, bias=False),
+            SteadyConv2d(narrow, narrow, 1),
             nn.LeakyReLU(SLOPE),
         )
 
@@ -67,7 +67,7 @@ class DMANet(DetailNetwork):
         """`widths`: channels at the size of the PAN, at half and at a quarter of it."""
         super().__init__(bands, ratio, interpolation, phase)
         full, half, quarter = widths
-        self.head = nn.Conv2d(bands + 1, full, 3, padding=1)
+        self.head = SteadyConv2d(bands + 1, full, 3, padding=1)
         self.block1 = DMABlock(full, "block1", variant=variant)
         self.down1 = Down(full, half)
         self.block2 = DMABlock(half, "block2", variant=variant)
@@ -77,7 +77,7 @@ class DMANet(DetailNetwork):
         self.block4 = DMABlock(half, "block4", variant=variant)
         self.up2 = Up(half, full)
         self.block5 = DMABlock(full, "block5", variant=variant)
-        self.tail = nn.Conv2d(full, bands, 3, padding=1)
+        self.tail = SteadyConv2d(full, bands, 3, padding=1)
 
     def details(self, pan: Tensor, exp: Tensor, pooling: Pooling) -> Tensor:
         rows, cols = pan.shape[2:]

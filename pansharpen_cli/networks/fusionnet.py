@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.interpolation import toolbox_phase
 from pansharpen_cli.networks.dmaconv import DMABlock, VariantName
-from pansharpen_cli.networks.layers import Upsample, load_exactly
+from pansharpen_cli.networks.layers import SteadyConv2d, Upsample, load_exactly
 from pansharpen_cli.networks.network import Network, Pooling
 
 WIDTH = 32
@@ -53,8 +53,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = SteadyConv2d(width, width, 3, padding=1)
+        self.conv2 = SteadyConv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
         details: Tensor = self.conv2(F.relu(self.conv1(x)))
@@ -70,9 +70,9 @@ class FusionNet(DetailNetwork):
         self, bands: int, ratio: int = 4, *, interpolation: str = "bicubic", phase: float | None = None
     ) -> None:
         super().__init__(bands, ratio, interpolation, phase)
-        self.head = nn.Conv2d(bands, WIDTH, 3, padding=1)
+        self.head = SteadyConv2d(bands, WIDTH, 3, padding=1)
         self.blocks = nn.ModuleList(ResidualBlock(WIDTH) for _ in range(BLOCKS))
-        self.tail = nn.Conv2d(WIDTH, bands, 3, padding=1)
+        self.tail = SteadyConv2d(WIDTH, bands, 3, padding=1)
 
     def details(self, pan: Tensor, exp: Tensor, pooling: Pooling) -> Tensor:
         x = F.relu(self.head(pan - exp))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pansharpen_cli.networks.dmaconv import DMABlock, VariantName
 from pansharpen_cli.networks.fusionnet import DetailNetwork
-from pansharpen_cli.networks.layers import neighbours
+from pansharpen_cli.networks.layers import SteadyConv2d, neighbours
 from pansharpen_cli.networks.network import Pooling
 
 WIDTH = 32
@@ -27,11 +27,11 @@ class LAConv(nn.Module):
         self.name = name
         self.weight = nn.Parameter(nn.Conv2d(channels_in, channels_out, 3).weight.detach())  # torch's initial values
         self.attention = nn.Sequential(
-            nn.Conv2d(channels_in, 9, 3, padding=1),
+            SteadyConv2d(channels_in, 9, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(9, 9, 1),
+            SteadyConv2d(9, 9, 1),
             nn.ReLU(),
-            nn.Conv2d(9, 9, 1),
+            SteadyConv2d(9, 9, 1),
             nn.Sigmoid(),
         )
         self.bias = nn.Sequential(

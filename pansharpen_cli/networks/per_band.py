@@ -15,7 +15,7 @@ from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.networks.adknet import ADKNet
 from pansharpen_cli.networks.consistency import GAIN, Camera
 from pansharpen_cli.networks.layers import Upsample
-from pansharpen_cli.networks.network import Jointly, Network, PerImage, Pooling, Reduction
+from pansharpen_cli.networks.network import Frozen, Jointly, Network, Pooling, Reduction
 from pansharpen_cli.networks.premix import PreMixB
 
 
@@ -139,12 +139,12 @@ class _EachBand(Pooling):
         self.pooling, self.bands = pooling, bands
 
     def __call__(self, name: str, reduce: Reduction, *maps: Tensor) -> Tensor:
-        if isinstance(self.pooling, PerImage):
-            return self.pooling(name, reduce, *maps)
         if isinstance(self.pooling, Jointly):
             values = self.pooling.keep(name, reduce(*(_pixels_by_band(m, self.bands) for m in maps)))
-        else:
+        elif isinstance(self.pooling, Frozen):
             values = self.pooling(name, reduce, *maps)
+        else:
+            return self.pooling(name, reduce, *maps)
         return values.repeat(maps[0].shape[0] // self.bands, 1)
 
 

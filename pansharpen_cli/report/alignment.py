@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from math import hypot
 
 from pansharpen_cli.canvas import SceneCanvas
-from pansharpen_cli.coregistration import MOST_WINDOWS, WINDOW
-from pansharpen_cli.interpolation import area_phase, expand
-from pansharpen_cli.registration import AGREEMENT, Shift, WindowShift, combine, window_shift
+from pansharpen_cli.coregistration import windows
+from pansharpen_cli.registration import AGREEMENT, Shift, WindowShift, combine
 from pansharpen_cli.scene import Scene
+from pansharpen_cli.tiling import Span
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,12 @@ class Alignment:
 def measure(scene: Scene) -> Alignment:
     """Measure anew, on the scene as its files place it, as `run` does."""
     canvas = SceneCanvas.of(scene)
-    ratio = canvas.ratio
-    kernel = "23tap" if ratio in (2, 4, 8) else "cubic"
-    small = min(canvas.rows.size, canvas.cols.size) < 2 * WINDOW
-    places = []
-    for pixels in canvas.crops(WINDOW // 2 if small else WINDOW, MOST_WINDOWS):
-        exp = expand(pixels.ms, ratio, area_phase(ratio), kernel)
-        row, col = (
-            axis.first + (span.start + span.stop) / 2
-            for axis, span in ((canvas.rows, pixels.tile.rows), (canvas.cols, pixels.tile.cols))
-        )
-        places.append(Place(row, col, window_shift(pixels.pan[0], exp, pixels.valid, ratio)))
+    places = [
+        Place(canvas.rows.first + _middle(tile.rows), canvas.cols.first + _middle(tile.cols), shift)
+        for tile, shift in windows(canvas)
+    ]
     return Alignment(tuple(places), combine(place.shift for place in places))
+
+
+def _middle(span: Span) -> float:
+    return (span.start + span.stop) / 2
