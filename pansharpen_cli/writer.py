@@ -46,8 +46,8 @@ BLOCK = 512
 """Side of a TIFF block, in pixels. Cores on multiples of it are compressed once."""
 
 CACHE = 64 * 2**20
-"""Bytes of GDAL's block cache while a product is open; its default, 5 % of the machine, is no bound to plan with. The PAN's
-blocks under two rows of tiles fit in, up to 8192 pixels wide: their halos are not decoded twice."""
+"""Bytes of GDAL's block cache while a product is open; its default, 5 % of the machine, is no bound to plan with.
+The blocks of a PAN of 8192 pixels a row fit in until the next row of tiles has its halo from them."""
 
 TAGS = "PANSHARPEN"
 """Namespace of the tags that say how a product was made."""
