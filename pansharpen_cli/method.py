@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -134,7 +135,7 @@ def choose(name: str, scene: Subject) -> Method:
         return _classical(name, "as asked", scene)
     fitting = [model for model in zoo.models() if _misfit(model, scene) is None]
     if name == "auto":
-        best = min((model for model in fitting if _order(model, scene)), key=_score, default=None)
+        best = _best([model for model in fitting if _order(model, scene)])
         if best is None:
             bands = ", ".join(scene.band_names)
             return _classical(FALLBACK, f"no model fits {bands} at ratio {scene.exact_ratio:.3g}", scene)
@@ -180,9 +181,24 @@ def _named(scene: Subject) -> bool:
     return any(canonical_band(name) in WAVELENGTHS for name in scene.band_names)
 
 
-def _score(model: zoo.Model) -> tuple[bool, float]:
-    """A model made for these very bands comes before one of any; then its ERGAS relative to EXP's on the same scenes,
-    which is comparable between models."""
-    scores = model.spec.scores
-    known = model.name in scores and "exp" in scores
-    return not model.spec.bands, scores[model.name]["ergas"] / scores["exp"]["ergas"] if known else float("inf")
+def _best(fitting: Sequence[zoo.Model]) -> zoo.Model | None:
+    """By ERGAS relative to EXP's on the same scenes, which is comparable, in the geometric mean over all the tables of
+    scenes that every one was judged on. Where there is none, a model for these very bands comes before one of any."""
+    judged = {model.name: _relative(model, model.spec.tables) for model in fitting}
+    shared = set.intersection(*map(set, judged.values())) if judged else set()
+
+    def score(model: zoo.Model) -> tuple[bool, float]:
+        if shared:
+            return False, math.prod(judged[model.name][title] for title in shared)
+        return not model.spec.bands, _relative(model, {"": model.spec.scores}).get("", math.inf)
+
+    return min(fitting, key=score, default=None)
+
+
+def _relative(model: zoo.Model, tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """The model's ERGAS by that of EXP, by the titles of tables that have both."""
+    return {
+        title: table[model.name]["ergas"] / table["exp"]["ergas"]
+        for title, table in tables.items()
+        if model.name in table and "exp" in table
+    }

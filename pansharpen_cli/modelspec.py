@@ -78,6 +78,13 @@ class ModelSpec:
         return [band.name for band in self.bands]
 
     @property
+    def tables(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+        """The scores on all scenes that the model was judged on, by what they are; no title, no table."""
+        title = self.training.get("judged_on")
+        elsewhere: Mapping[str, Mapping[str, Mapping[str, float]]] = self.training.get("elsewhere", {})
+        return {**({title: self.scores} if title else {}), **elsewhere}
+
+    @property
     def reach(self) -> Reach:
         """What its network needs around a pixel."""
         return Reach(self.halo, self.alignment, self.multiple_of)
@@ -118,6 +125,7 @@ class ModelSpec:
                 "multiples are 1 ... 4096 PAN pixels",
             ),
             (_are_scores(self.scores), "scores give every method an ergas and numbers alone"),
+            (_are_tables(self.training), "tables of training have titles, and scores like its own"),
         ):
             if not sound:
                 raise ModelError(f"{source} makes no sense: {demand}")
@@ -160,3 +168,11 @@ def _are_scores(scores: object) -> bool:
     if not isinstance(scores, dict):
         return False
     return all(isinstance(v, dict) and "ergas" in v and all(map(_is_number, v.values())) for v in scores.values())
+
+
+def _are_tables(training: object) -> bool:
+    if not isinstance(training, dict):
+        return False
+    elsewhere = training.get("elsewhere", {})
+    titled = isinstance(training.get("judged_on", ""), str) and isinstance(elsewhere, dict)
+    return titled and all(map(_are_scores, elsewhere.values()))

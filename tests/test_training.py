@@ -269,6 +269,19 @@ def test_the_best_weights_are_kept_and_early_stopping_ends(tmp_path: Path):
     assert again.scores == best.scores
 
 
+def test_minutes_end_a_run_and_set_its_pace(tmp_path: Path):
+    """The learning rate falls with the time that has passed, that before a resume included."""
+    best, steps, _ = train(tmp_path, RECIPES["default"], steps=0, minutes=0.05, every=10**6)
+    assert best.step == steps[-1].step == steps[-1].steps
+    assert [step.step for step in steps if step.scores] == [best.step]
+    rates = [step.lr for step in steps]
+    assert max(rates) > 0.9e-3
+    assert rates[-1] < 1e-4
+    assert torch.load(tmp_path / "state", weights_only=True)["seconds"] >= 3
+    _, steps, _ = train(tmp_path, RECIPES["default"], steps=0, minutes=0.05, every=10**6)
+    assert len(steps) == 1  # the time was over
+
+
 def test_a_loss_that_is_no_number_stops_with_the_last_good_state(tmp_path: Path):
     """Four honest steps and one that throws the weights to where float32 ends, seen by the loss or by validation."""
     far = 4 * 2 / len(Patches(seen(scene(0), scene(1)), SCENE, 32, 1))  # epochs

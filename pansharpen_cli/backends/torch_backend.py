@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -51,19 +52,42 @@ class TorchBackend:
         self.crop: int | None = crop
         self.reach = Reach(network.halo, network.alignment, network.multiple_of)
 
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """In another process, which a cluster sent it to."""
+        self.__dict__.update(state)
+        if self._where.type == "cpu":
+            _keep_memory()
+            torch.set_num_threads(self.at_once)
+
     def share(self, threads: int) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() // threads))  # of the calling thread
 
     def observe(self, tiles: Iterable[Pixels]) -> None:
         crops = [(torch.from_numpy(tile.pan), torch.from_numpy(tile.ms)) for tile in tiles]
         pan, ms = (torch.stack(images).to(self._where) for images in zip(*crops, strict=True))
-        self._statistics = self._network.observe(pan, ms)
+        with self._exact():
+            self._statistics = self._network.observe(pan, ms)
 
     @torch.inference_mode()
     def __call__(self, pan: Float32, ms: Float32) -> Float32:
-        images = (torch.from_numpy(image)[None].to(self._where) for image in (pan, ms))
-        hrms: Float32 = self._network(*images, self._statistics)[0].cpu().numpy()
+        with self._exact():
+            images = (torch.from_numpy(image)[None].to(self._where) for image in (pan, ms))
+            hrms: Float32 = self._network(*images, self._statistics)[0].cpu().numpy()
         return hrms
+
+    @contextmanager
+    def _exact(self) -> Iterator[None]:
+        """A GPU computes in float32 throughout, as a CPU does, and the same each time; by itself torch lets its
+        convolutions keep ten bits of a factor (TF32). Raises DeviceError if its memory is too small for a tile."""
+        if self._where.type != "cuda":
+            yield
+            return
+        try:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+                yield
+        except torch.OutOfMemoryError as error:
+            name = torch.cuda.get_device_name(self._where)
+            raise DeviceError(f"{name} has too little memory free for a tile; give a smaller --tile-size") from error
 
 
 def _keep_memory() -> None:

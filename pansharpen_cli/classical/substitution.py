@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pansharpen_cli.classical.method import Method, Pointwise, Statistics
+from pansharpen_cli.classical.method import Pointwise, Statistics
 from pansharpen_cli.classical.moments import EPS, Moments, matching, quotient, regression, std_of_sum
 from pansharpen_cli.interpolation import Array, Float64
 
@@ -33,7 +33,7 @@ class Brovey(Pointwise):
         return exp
 
 
-class Substitution(Method):
+class Substitution(Pointwise):
     """F_b = E_b + g_b (P' - I): I = sum of w_b E_b, P' = s P + o. The methods differ in w, g, s and o.
 
     What is subtracted from I and P' alike, as their means, is left out.
@@ -42,8 +42,7 @@ class Substitution(Method):
     def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
         return [self.camera.expand(ms), pan]
 
-    def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
-        exp = self.camera.expand(ms)
+    def combine(self, pan: Array, exp: Array, statistics: dict[str, Array]) -> Array:
         detail = pan[0] * statistics["scale"]
         detail += statistics["offset"]
         detail -= np.tensordot(statistics["weights"], exp, axes=1)

@@ -45,6 +45,9 @@ def train(
     init: Annotated[str, typer.Option(help="A model, by name or folder, whose weights to begin with.")] = "",
     recipe: Annotated[str, typer.Option(help="default, adknet-paper, premix-paper or dmanet-paper.")] = "default",
     steps: Annotated[int, typer.Option(min=0, help="Batches to learn from; 0: the recipe's epochs.")] = 0,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="So long instead of --steps: the learning rate follows the clock.")
+    ] = 0,
     batch: Annotated[int, typer.Option(min=0, help="Patches in a batch; 0: the recipe's.")] = 0,
     crops_per_scene: Annotated[
         int, typer.Option(min=1, help="Patches of a batch that are of one scene and share its statistics, as in run.")
@@ -60,6 +63,9 @@ def train(
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the network: slower to begin, then faster.")
     ] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="Judge the classical methods on the validation scenes.")
+    ] = True,
     data: Annotated[str, typer.Option(help="Where the scenes come from, for the model card.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the model, for its card.")] = "",
     device: options.Device = "auto",
@@ -98,6 +104,7 @@ def train(
         network=network or "",
         recipe=recipe,
         steps=steps,
+        minutes=minutes,
         batch=batch,
         crops_per_scene=crops_per_scene,
         validate_every=validate_every,
@@ -106,6 +113,7 @@ def train(
         seed=seed,
         device=device,
         compiled=compile_,
+        baselines=baselines,
         init=init,
         licence=licence,
         data=data,

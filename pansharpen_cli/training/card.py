@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.modelspec import ModelSpec
@@ -22,7 +23,7 @@ def card(spec: ModelSpec, parameters: int) -> str:
         f"- **Protocol**: Wald's; sensor MTF `{how['sensor']}`, {_geometry(spec)}",
         f"- **Recipe**: `{how['recipe']}`, {how['steps']:,} steps of {how['batch']} patches "
         f"({how['patches']:,} overlapping patches of {spec.crop} pixels of the truth), seed {how['seed']}, "
-        f"{how['minutes']:.0f} minutes",
+        f"{how['minutes']:.0f} minutes{_on(how)}",
         *([f"- **Begun with the weights of** `{how['init']}`"] if how.get("init") else []),
         f"- **Training scenes**: {', '.join(how['scenes'])}",
         *(f"- **Left out**: {name}, {reason}" for name, reason in how.get("left_out", {}).items()),
@@ -39,6 +40,10 @@ def card(spec: ModelSpec, parameters: int) -> str:
     if "weaknesses" in how:
         lines += ["## Known weaknesses", "", how["weaknesses"], ""]
     return "\n".join(lines)
+
+
+def _on(how: Mapping[str, Any]) -> str:
+    return f" on {how['device']}" if "device" in how else ""
 
 
 def _geometry(spec: ModelSpec) -> str:

@@ -30,15 +30,17 @@ class Journal:
         self._folder, self._spec, self._judge, self._network = folder, spec, judge, network
         self._log = Log(folder)
         self._table: dict[str, Scores] = {}
+        self._steps = 0
+        folder.mkdir(parents=True, exist_ok=True)
 
     def compare(self, on_scene: Callable[[int, int], None]) -> None:
         """See what has to be beaten."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._table = self._judge.classical(on_scene)
         log.info("on the validation scenes: %s", "; ".join(f"{n} {_told(s)}" for n, s in self._baselines().items()))
 
     def step(self, progress: Progress) -> None:
         self._log(progress)
+        self._steps = progress.step
         if progress.scores:
             draw_curves(self._log.path, self._folder / CURVES, {n: s.ergas for n, s in self._baselines().items()})
             log.info(
@@ -49,6 +51,7 @@ class Journal:
     def write(self, best: Best) -> None:
         """The model folder, with the weights that validated best so far."""
         how = {**self._spec.training, "step": best.step, "minutes": round(self._log.seconds / 60, 1)}
+        how["steps"] = how["steps"] or self._steps
         table = {**self._table, self._spec.name: best.scores}
         spec = replace(self._spec, training=how, scores={name: scores.as_dict() for name, scores in table.items()})
         self._network.load_state_dict(best.weights)
@@ -61,9 +64,9 @@ class Journal:
         zoo.save(self._folder, spec, self._network, card(spec, sum(p.numel() for p in self._network.parameters())))
 
     def _baselines(self) -> dict[str, Scores]:
-        """EXP and the best of the others."""
-        best = min((name for name in self._table if name != "exp"), key=lambda name: self._table[name].ergas)
-        return {name: self._table[name] for name in ("exp", best)}
+        """EXP and the best of the others, if they were judged."""
+        others = sorted((name for name in self._table if name != "exp"), key=lambda name: self._table[name].ergas)
+        return {name: self._table[name] for name in ("exp", *others[:1]) if name in self._table}
 
 
 def _told(scores: Scores) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class Best:
 class Plan:
     """How long and how to train, beside the recipe.
 
-    Every `every` steps it validates and saves its `state`, from which a killed run goes on exactly; `early_stop`
+    So many `steps`; or, if they are 0, so many `minutes`: then the schedule follows the clock. Every `every` steps it
+    validates and saves its `state`, from which a killed run goes on, exactly if it counts steps; `early_stop`
     validations without improvement end it (0: none do). `crops` neighbours in a batch are of one scene and share their
     global values. `terms`: what a run must have in common with the one that left the state.
     """
@@ -65,10 +67,32 @@ class Plan:
     every: int
     seed: int
     state: Path
+    minutes: float = 0
     early_stop: int = 0
     crops: int = 1
     compiled: bool = False
     terms: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Course:
+    """How far a run has come: by its steps, or by the clock. `spent`: seconds of the run that it goes on from."""
+
+    def __init__(self, plan: Plan, spent: float) -> None:
+        self._steps, self._seconds, self._began = plan.steps, 60 * plan.minutes, time.monotonic() - spent
+
+    @property
+    def seconds(self) -> float:
+        """Since the first step."""
+        return time.monotonic() - self._began
+
+    def done(self, step: int) -> tuple[float, float]:
+        """How much is done after so many steps, and of how much: steps, or seconds."""
+        return (step, self._steps) if self._steps else (min(self.seconds, self._seconds), self._seconds)
+
+    def steps(self, step: int) -> int:
+        """How many there will be; by the clock, a guess."""
+        done, whole = self.done(step)
+        return self._steps or round(step * whole / max(done, 1e-3))
 
 
 def train(
@@ -89,12 +113,15 @@ def train(
     if plan.compiled:
         learner.compile(dynamic=False)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.lr)
-    epochs = plan.steps * recipe.batch / len(patches)
+    course = Course(plan, 0)
+    epoch = len(patches) / recipe.batch if plan.steps else 1
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: recipe.schedule(step * recipe.batch / len(patches), epochs)
+        optimizer, lambda step: recipe.schedule(*(done / epoch for done in course.done(step)))
     )
-    first, best = _resume(plan, network, optimizer, schedule)
-    batches = (patches.batch(step, recipe.batch, workers.rank, workers.count) for step in range(first, plan.steps))
+    first, best, spent = _resume(plan, network, optimizer, schedule)
+    course = Course(plan, spent)
+    steps = range(first, plan.steps) if plan.steps else count(first)
+    batches = (patches.batch(step, recipe.batch, workers.rank, workers.count) for step in steps)
     began = time.perf_counter()
     for step, batch in enumerate(ahead(batches), start=first):
         if best and plan.early_stop and step - best.step >= plan.early_stop * plan.every:
@@ -115,18 +142,23 @@ def train(
         schedule.step()
         scores = None
         speed = recipe.batch / (time.perf_counter() - began)
-        if (step + 1) % plan.every == 0 or step + 1 == plan.steps:
+        done, whole = course.done(step + 1)
+        is_last = done == whole
+        if (step + 1) % plan.every == 0 or is_last:
             weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
             scores = workers.first_does(partial(validate, weights))
             if not math.isfinite(scores.ergas):
                 raise _failed(f"the validation ERGAS is {scores.ergas} at step {step + 1}", plan, best)
             if best is None or scores.ergas < best.scores.ergas:
                 best = Best(weights, scores, step + 1)
-        on_step(Progress(step + 1, plan.steps, told.item(), lr, speed, scores))  # before the state, which is resumed
+        # before the state, which is resumed
+        on_step(Progress(step + 1, course.steps(step + 1), told.item(), lr, speed, scores))
         if scores and best and workers.is_first:
-            _save(plan, network, optimizer, schedule, step + 1, best)
+            _save(plan, network, optimizer, schedule, step + 1, best, course.seconds)
             if best.step == step + 1:
                 on_best(best)
+        if is_last:
+            break
         began = time.perf_counter()
     assert best is not None
     return best
@@ -137,13 +169,16 @@ def _failed(what: str, plan: Plan, best: Best | None) -> ModelError:
     return ModelError(f"{what}; try another recipe or a larger batch{kept}")
 
 
-def _save(plan: Plan, network: Network, optimizer: Any, schedule: Any, step: int, best: Best) -> None:
+def _save(
+    plan: Plan, network: Network, optimizer: Any, schedule: Any, step: int, best: Best, seconds: float
+) -> None:  # fmt: skip
     content = {
         "terms": dict(plan.terms),
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "step": step,
+        "seconds": seconds,
         "best": {"weights": best.weights, "scores": best.scores.__dict__, "step": best.step},
     }
     partial = plan.state.with_suffix(".partial")
@@ -151,10 +186,11 @@ def _save(plan: Plan, network: Network, optimizer: Any, schedule: Any, step: int
     os.replace(partial, plan.state)
 
 
-def _resume(plan: Plan, network: Network, optimizer: Any, schedule: Any) -> tuple[int, Best | None]:
-    """Where a run that was cut short goes on, if there was one. Raises UsageError if it was another run."""
+def _resume(plan: Plan, network: Network, optimizer: Any, schedule: Any) -> tuple[int, Best | None, float]:
+    """Where a run that was cut short goes on, if there was one: step, best, seconds spent. Raises UsageError if it was
+    another run."""
     if not plan.state.exists():
-        return 0, None
+        return 0, None, 0.0
     try:
         content = torch.load(plan.state, weights_only=True, map_location="cpu")
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
@@ -168,4 +204,4 @@ def _resume(plan: Plan, network: Network, optimizer: Any, schedule: Any) -> tupl
     optimizer.load_state_dict(content["optimizer"])
     schedule.load_state_dict(content["schedule"])
     best = content["best"]
-    return content["step"], Best(best["weights"], Scores(**best["scores"]), best["step"])
+    return content["step"], Best(best["weights"], Scores(**best["scores"]), best["step"]), content["seconds"]

@@ -55,7 +55,7 @@ class Training:
     `bands`: names, as models know them; none: any bands, by a network that treats them alike. `scenes`, `validation`:
     folders with pan.tif and ms.tif, benchmark files or folders of them, manifests. `init`: a model whose weights to
     begin with; it also gives the `network` that is not named and `options` that are not. `steps`, `batch` 0: the
-    recipe's.
+    recipe's; `minutes`: so long instead of `steps`. `baselines`: classical methods are judged on the validation scenes.
     """
 
     output: Path
@@ -66,6 +66,7 @@ class Training:
     network: str = ""
     recipe: str = "default"
     steps: int = 0
+    minutes: float = 0
     batch: int = 0
     crops_per_scene: int = 1
     validate_every: int = 250
@@ -74,6 +75,7 @@ class Training:
     seed: int = 1
     device: str = "auto"
     compiled: bool = False
+    baselines: bool = True
     init: str = ""
     licence: str = ""
     data: str = ""
@@ -110,12 +112,12 @@ def make_model(
             bands=None if job.bands else bands, turns=recipe.turns, crops=job.crops_per_scene,
             other_pans=recipe.other_pans,
         )  # fmt: skip
-        steps = job.steps or recipe.epochs * max(1, len(patches) // recipe.batch)
+        steps = 0 if job.minutes else job.steps or recipe.epochs * max(1, len(patches) // recipe.batch)
         job = replace(job, steps=steps, batch=recipe.batch)
         judge = Validation(validation, partial(_build, job), radiometry, recipe.patch, where)
-        spec = _spec(job, recipe, radiometry, scenes, validation, len(patches))
+        spec = _spec(job, recipe, radiometry, scenes, validation, len(patches), where)
         journal = Journal(job.output, spec, judge, _build(job, bands))
-        if workers.is_first:
+        if workers.is_first and job.baselines:
             journal.compare(on_scene)
 
         def told(progress: Progress) -> None:
@@ -124,7 +126,7 @@ def make_model(
             on_step(progress)
 
         plan = Plan(
-            job.steps, job.validate_every, job.seed, state,
+            job.steps, job.validate_every, job.seed, state, job.minutes,
             early_stop=job.early_stop, crops=job.crops_per_scene, compiled=job.compiled,
             terms=_terms(job, [*scenes, *validation]),
         )  # fmt: skip
@@ -152,6 +154,8 @@ def _completed(job: Training) -> tuple[Training, zoo.Model | None]:
         raise UsageError(f"--sensor knows {', '.join(SENSORS)}, not {job.sensor!r}")
     if job.recipe not in RECIPES:
         raise UsageError(f"--recipe knows {', '.join(RECIPES)}, not {job.recipe!r}")
+    if job.minutes and (job.steps or not RECIPES[job.recipe].follows_the_clock or Workers().count > 1):
+        raise UsageError("--minutes takes the place of --steps, for one process and --recipe default")
     if not job.bands and not issubclass(NETWORKS.get(job.network, Network), PerBand):
         any_bands = ", ".join(name for name, network in NETWORKS.items() if issubclass(network, PerBand))
         raise UsageError(f"--bands any needs a network that treats all bands alike: {any_bands}, not {job.network}")
@@ -281,14 +285,17 @@ def _terms(job: Training, scenes: Sequence[Prepared]) -> dict[str, Any]:
     pixels = hashlib.sha256()
     for scene in scenes:
         pixels.update(scene.name.encode() + scene.corners.tobytes() + scene.moments.mean.tobytes())
-    decides = ("network", "options", "bands", "ratio", "recipe", "steps", "batch", "crops_per_scene", "validate_every")
-    own = {name.replace("_", "-"): getattr(job, name) for name in (*decides, "early_stop", "sensor", "seed", "init")}
+    decides = (
+        "network", "options", "bands", "ratio", "recipe", "steps", "minutes", "batch", "crops_per_scene",
+        "validate_every", "early_stop", "sensor", "seed", "init",
+    )  # fmt: skip
+    own = {name.replace("_", "-"): getattr(job, name) for name in decides}
     return {**own, "options": dict(job.options), "bands": list(job.bands), "scenes": pixels.hexdigest()}
 
 
 def _spec(
     job: Training, recipe: Recipe, radiometry: Radiometry, scenes: Sequence[Prepared],
-    validation: Sequence[Prepared], patches: int,
+    validation: Sequence[Prepared], patches: int, where: torch.device,
 ) -> ModelSpec:  # fmt: skip
     """The model as far as it is known before it has learnt."""
     return ModelSpec(
@@ -315,6 +322,7 @@ def _spec(
             "sensor": job.sensor,
             "init": job.init,
             "seed": job.seed,
+            "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "a CPU",
         },
     )
 

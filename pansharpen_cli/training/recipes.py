@@ -42,6 +42,11 @@ class Recipe:
     turns: bool = False
     other_pans: bool = False
 
+    @property
+    def follows_the_clock(self) -> bool:
+        """Its schedule depends on the part of the epochs that is done alone."""
+        return self.schedule is cosine
+
 
 RECIPES: dict[str, Recipe] = {
     # adaptive kernels with random signs take off where gradients are not clipped
