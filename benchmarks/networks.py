@@ -50,7 +50,7 @@ def measure(name: str, way: str, device: str, threads: int, tile: int) -> dict[s
                 return network(pan.to(where), ms.to(where), frozen)[0].cpu().numpy()
     else:
         backend = TorchBackend(network, 0, torch.device(device), threads)
-        backend._statistics = {key: value.to(device) for key, value in statistics_.items()}
+        backend.statistics = {key: value.to(device) for key, value in statistics_.items()}
 
         def sharpen() -> Any:
             return backend(pan[0].numpy(), ms[0].numpy())

@@ -100,7 +100,7 @@ def write(model: zoo.Model, known: dict[str, Table]) -> None:
     """The model's card and description with the tables of the panels that it took part in."""
     mine = {title: table for title, table in known.items() if model.name in table}
     first, *others = mine
-    training = {**model.spec.training, "judged_on": first, "elsewhere": {title: mine[title] for title in others}}
+    training = {**model.spec.training, "elsewhere": {title: mine[title] for title in others}}
     spec = replace(model.spec, training=training, scores=mine[first])
     network = model.load(len(spec.bands) or 4)
     (model.folder / zoo.SPEC).write_text(spec.to_json(), encoding="utf-8")

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from pansharpen_cli.metrics.reduced_resolution import ergas
 from pansharpen_cli.mtf import seen
+from pansharpen_cli.networks import NETWORKS, build
 from pansharpen_cli.networks.adknet import ADKNet
 
 SCALE = 2047  # 11 bits
@@ -49,3 +50,14 @@ def test_frozen_statistics_are_at_least_as_good_as_the_whole_image_s(golden: Pat
     bicubic = score(torch.nn.functional.interpolate(ms, scale_factor=4, mode="bicubic"))
     assert frozen <= whole
     assert (frozen, whole, bicubic) == pytest.approx((6.13, 6.54, 7.83), abs=0.05)
+
+
+@pytest.mark.parametrize("options", [{}, {"consistent": True}], ids=["", "consistent"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_knows_whether_it_looks_at_the_scene(name, options):
+    """One that does not freezes from one crop what it freezes from many."""
+    torch.manual_seed(5)
+    network = build(name, 4, 4, options).eval()
+    pan, ms = torch.randn(3, 1, 64, 64), torch.randn(3, 4, 16, 16)
+    many, one = network.observe(pan, ms), network.observe(pan[:1], ms[:1])
+    assert all(torch.equal(value, one[key]) for key, value in many.items()) is not network.global_values

@@ -192,7 +192,6 @@ def test_a_description_that_is_none_is_refused(models, text):
         {"scores": [1]},
         {"scores": {"a.x": {}, "exp": {}}},
         {"training": [1]},
-        {"training": {"judged_on": 1}},
         {"training": {"elsewhere": {"a town": {"exp": 1.0}}}},
         {"format_version": 99},
         {"unheard_of": 1},
@@ -245,18 +244,18 @@ def test_a_model_of_any_bands_fits_every_count_and_takes_bands_as_they_come(mode
         assert model.load(7)(*images).shape == (1, 7, 32, 32)
 
 
-@pytest.mark.parametrize("title", ["", "a coast"])
-def test_auto_goes_by_the_scenes_that_all_were_judged_on(models, title, monkeypatch):
+@pytest.mark.parametrize("known", [True, False])
+def test_auto_goes_by_scenes_that_all_were_judged_on_and_none_learned_from(models, known, monkeypatch):
     """Without such scenes, a model for these very bands comes first."""
     monkeypatch.setattr(zoo, "folders", lambda: [models])
 
     def judged(name, ergas, elsewhere, **model):
         random_model(models / name, scores={name: {"ergas": ergas}, "exp": {"ergas": 2.0}}, **model)
         tables = {"a town": {name: {"ergas": elsewhere}, "exp": {"ergas": 4.0}}, "its own": {name: {"ergas": 0.1}}}
-        change(models / name, training={"judged_on": title, "elsewhere": tables if title else {}})
+        change(models / name, training={"elsewhere": tables} if known else {})
 
     judged("these", 1.0, 3.0, channels=8)
     judged("any", 1.2, 2.0, network="adknet-per-band", bands=(), channels=8, layers=1)
     assert choose("auto", SimpleNamespace(band_names=BGRN, ratio=4, exact_ratio=4.0)).name == (
-        "any" if title else "these"
+        "any" if known else "these"
     )

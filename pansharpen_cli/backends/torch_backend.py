@@ -35,7 +35,7 @@ def device(name: str) -> torch.device:
 class TorchBackend:
     """Sharpens tiles with a network; its global values are frozen by `observe`.
 
-    `threads` of the CPU (0: as torch likes) rather sharpen a tile each than one tile together: they would wait for each
+    Those are its `statistics`. `threads` of the CPU (0: as torch likes) rather sharpen a tile each than one tile together: they would wait for each
     other at every layer.
     """
 
@@ -48,7 +48,7 @@ class TorchBackend:
         self.at_once = min(torch.get_num_threads(), MOST_AT_ONCE) if on_cpu else 1
         self._network = network.to(where).eval()
         self._where = where
-        self._statistics: SceneStatistics = {}
+        self.statistics: SceneStatistics = {}
         self.crop: int | None = crop
         self.reach = Reach(network.halo, network.alignment, network.multiple_of)
 
@@ -64,15 +64,17 @@ class TorchBackend:
 
     def observe(self, tiles: Iterable[Pixels]) -> None:
         crops = [(torch.from_numpy(tile.pan), torch.from_numpy(tile.ms)) for tile in tiles]
+        if not self._network.global_values:
+            crops = crops[:1]
         pan, ms = (torch.stack(images).to(self._where) for images in zip(*crops, strict=True))
         with self._exact():
-            self._statistics = self._network.observe(pan, ms)
+            self.statistics = self._network.observe(pan, ms)
 
     @torch.inference_mode()
     def __call__(self, pan: Float32, ms: Float32) -> Float32:
         with self._exact():
             images = (torch.from_numpy(image)[None].to(self._where) for image in (pan, ms))
-            hrms: Float32 = self._network(*images, self._statistics)[0].cpu().numpy()
+            hrms: Float32 = self._network(*images, self.statistics)[0].cpu().numpy()
         return hrms
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from pansharpen_cli.training.adapt import Adapted
 
 
+class Resolution(StrEnum):
+    """At which `adapt` fits."""
+
+    reduced = "reduced"
+    full = "full"
+
+
 def adapt(
     pan: Annotated[str, typer.Argument(help="The sharp grey image, one band.", show_default=False)],
     ms: Annotated[list[str], typer.Argument(help="The coloured image: one file, or one a band.", show_default=False)],
@@ -26,6 +34,10 @@ def adapt(
     network: Annotated[
         str | None, typer.Option(help="Begin with nothing: the network to train.", show_default=False)
     ] = None,
+    resolution: Annotated[
+        Resolution,
+        typer.Option(help="reduced: the scene's own MS is the truth; full: what PAN and MS say of a product, by HQNR."),
+    ] = Resolution.reduced,
     bands: Annotated[str | None, typer.Option(help="Bands to fit, by name; default: all.")] = None,
     sensor: Annotated[
         str, typer.Option(help="MTF of the sensor: QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic.")
@@ -44,6 +56,8 @@ def adapt(
     """Fit a model to one scene, with the scene's own MS as its truth, and write it as a model of its own.
 
     One in four blocks is held out: it says when to stop, and that the model is not worse than before.
+    With --resolution full no truth is needed: a product is to be consistent with the MS, and as like the PAN as the MS
+    is to the blurred PAN.
 
     pansharpen adapt pan.tif ms.tif -o my-models/this-scene
 
@@ -64,6 +78,7 @@ def adapt(
         output=output,
         model=model,
         network=network,
+        resolution=resolution.value,
         bands=options.names(bands),
         sensor=sensor,
         coregister=coregistration.parse(coregister),
@@ -83,20 +98,22 @@ def adapt(
 
 
 def _summary(adapted: Adapted) -> str:
-    before = f"{adapted.before.ergas:.3f} before, " if adapted.before else ""
-    name, best = min(adapted.classical.items(), key=lambda item: item[1].ergas)
+    metric = next(iter(adapted.after))  # the first one is what is fitted
+    sign = -1 if metric == "hqnr" else 1
+    before = f"{adapted.before[metric]:.3f} before, " if adapted.before else ""
+    name, best = min(adapted.classical.items(), key=lambda item: sign * item[1][metric])
     return (
-        f"{adapted.model.folder}: ERGAS of the held-out blocks {before}{adapted.after.ergas:.3f} after "
-        f"{adapted.steps} steps in {adapted.seconds / 60:.1f} minutes ({name}: {best.ergas:.3f})"
+        f"{adapted.model.folder}: {metric.upper()} of the held-out blocks {before}{adapted.after[metric]:.3f} after "
+        f"{adapted.steps} steps in {adapted.seconds / 60:.1f} minutes ({name}: {best[metric]:.3f})"
     )
 
 
 def _as_json(adapted: Adapted) -> dict[str, object]:
     return {
         "model": str(adapted.model.folder),
-        "before": adapted.before.as_dict() if adapted.before else None,
-        "after": adapted.after.as_dict(),
-        "classical": {name: scores.as_dict() for name, scores in adapted.classical.items()},
+        "before": adapted.before,
+        "after": adapted.after,
+        "classical": adapted.classical,
         "steps": adapted.steps,
         "seconds": adapted.seconds,
     }

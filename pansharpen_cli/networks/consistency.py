@@ -40,7 +40,7 @@ class Consistent(Network):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        self.bands, self.ratio = network.bands, network.ratio
+        self.bands, self.ratio, self.global_values = network.bands, network.ratio, network.global_values
         self.options = {**network.options, "consistent": True}
         self.camera = Camera(self.ratio, area_phase(self.ratio))
         self.halo = network.halo + self.camera.halo

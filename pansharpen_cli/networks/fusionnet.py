@@ -65,6 +65,7 @@ class FusionNet(DetailNetwork):
     """Four residual blocks on the difference between PAN and each MS band."""
 
     reach = 10  # ten 3x3 convolutions
+    global_values = False
 
     def __init__(
         self, bands: int, ratio: int = 4, *, interpolation: str = "bicubic", phase: float | None = None
@@ -99,6 +100,7 @@ class DMAFusionNet(FusionNet):
     """FusionNet with DMA blocks in place of its residual blocks (arXiv 2512.08331, table 4b)."""
 
     reach = 26  # two 3x3 convolutions, eight DMAConv of reach 3
+    global_values = True
 
     def __init__(
         self,

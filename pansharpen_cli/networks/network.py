@@ -70,6 +70,7 @@ class Network(nn.Module):
     `multiple_of`: image sizes, in PAN pixels, are multiples of this.
     `alignment`: a tile's first row and column are multiples of this, counted in PAN pixels from the scene's origin.
     All three hold for frozen statistics, away from the image border, where the network pads by itself.
+    `global_values`: whether it asks its pooling for values of the image; if not, a single crop freezes all there is.
     """
 
     bands: int
@@ -78,6 +79,7 @@ class Network(nn.Module):
     halo: int
     multiple_of: int
     alignment: int
+    global_values: bool = True
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         network = super().__new__(cls)

@@ -35,6 +35,7 @@ class PerBand(Network):
         self.modulation = Modulation(ratio) if modulated else None
         self.halo, self.multiple_of = self.network.halo, self.network.multiple_of
         self.alignment = self.network.alignment
+        self.global_values = modulated or self.network.global_values
         if self.modulation:
             self.halo += self.modulation.halo
 

@@ -86,7 +86,7 @@ class PreMix(Network):
 
     def __init__(self, bands: int, ratio: int, interpolation: str, phase: float | None) -> None:
         super().__init__()
-        self.bands, self.ratio = bands, ratio
+        self.bands, self.ratio, self.global_values = bands, ratio, False
         self.upsample = Upsample(ratio, interpolation, phase)
 
     def fuse(self, pan: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
