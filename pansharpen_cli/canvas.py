@@ -117,6 +117,8 @@ class SceneCanvas(Canvas):
     phase: float
     resampling: str
     shift: tuple[float, float] = (0.0, 0.0)
+    source: SceneCanvas | None = None
+    """What its statistics come from, if not from itself: it puts out a part of a scene."""
 
     @classmethod
     def of(
@@ -156,6 +158,15 @@ class SceneCanvas(Canvas):
         return f"{self.scene.pan.path} and {self.scene.ms[0].path}"
 
     @property
+    def observed(self) -> SceneCanvas:
+        """What its statistics come from."""
+        return self.source or self
+
+    @cached_property
+    def moments(self) -> Moments:
+        return self.source.moments if self.source else super().moments
+
+    @property
     def interpolated(self) -> bool:
         """True if the MS is resampled, False if its own pixels are used."""
         return self.scene.reprojected or not (self.rows.as_is and self.cols.as_is)
@@ -168,14 +179,21 @@ class SceneCanvas(Canvas):
 
     def raw(self, rows: slice, cols: slice) -> Raw:
         pan, pan_valid = self._read_pan(rows, cols)
-        ratio = self.ratio
-        nested = slice(rows.start // ratio, rows.stop // ratio), slice(cols.start // ratio, cols.stop // ratio)
-        if self.scene.reprojected:
-            ms, ms_valid = self._read_reprojected(*nested)
-            covered = ms_valid.repeat(ratio, axis=0).repeat(ratio, axis=1)
-        else:
-            ms, ms_valid, covered = self._read_ms(*nested)
+        nested = (slice(s.start // self.ratio, s.stop // self.ratio) for s in (rows, cols))
+        ms, ms_valid, covered = self._read_nested(*nested)
         return Raw(pan, ms, pan_valid, ms_valid, pan_valid & covered)
+
+    def nested_ms(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
+        """A window of the nested MS alone, in MS pixels, and where it has data; its gaps are unfilled."""
+        ms, valid, _ = self._read_nested(rows, cols)
+        return ms, valid
+
+    def _read_nested(self, rows: slice, cols: slice) -> tuple[Float32, Mask, Mask]:
+        """Nested MS, where it has data, and which PAN pixels lie on MS pixels that have data."""
+        if not self.scene.reprojected:
+            return self._read_ms(rows, cols)
+        ms, valid = self._read_reprojected(rows, cols)
+        return ms, valid, valid.repeat(self.ratio, axis=0).repeat(self.ratio, axis=1)
 
     def _read_pan(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
         grid = self.scene.pan_grid
@@ -197,7 +215,7 @@ class SceneCanvas(Canvas):
         return pan, pan_valid
 
     def _read_ms(self, rows: slice, cols: slice) -> tuple[Float32, Mask, Mask]:
-        """Nested MS, where it has data, and which PAN pixels lie on MS pixels that have data."""
+        """As `_read_nested`, out of the CRS of the PAN."""
         positions = self.rows.ms_positions(rows.start, rows.stop), self.cols.ms_positions(cols.start, cols.stop)
         image, valid, (row, col) = self._read_ms_around(*positions)
         where = positions[0] - row, positions[1] - col

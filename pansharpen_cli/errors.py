@@ -33,6 +33,14 @@ class SceneError(PansharpenError):
     exit_code = 3
 
 
+class NothingSharedError(SceneError):
+    """PAN and MS share too little to learn from. Who knows their names says so with `who`."""
+
+    def __init__(self, what: str, who: str = "PAN and MS") -> None:
+        super().__init__(f"{who} share {what}; check their extents and nodata values")
+        self.what = what
+
+
 class ModelError(PansharpenError):
     """The model cannot be used, at all or on this scene (exit code 4)."""
 

@@ -112,6 +112,17 @@ class NestedAxis:
         misses = self.offset - start, self.offset + last * self.scale - end
         return bool(np.abs(misses).max() <= NESTED_WITHIN)
 
+    def stretch(self, start: int, stop: int) -> NestedAxis:
+        """The canvas pixels start ... stop - 1 alone, which are whole MS pixels."""
+        return replace(
+            self,
+            first=self.first + start,
+            size=stop - start,
+            start=max(self.start, start) - start,
+            stop=min(self.stop, stop) - start,
+            offset=self.offset + start // self.ratio * self.scale,
+        )
+
     def ms_positions(self, start: int, stop: int) -> Float64:
         """Positions in the MS file of the nested samples start ... stop - 1."""
         positions = np.arange(start, stop) * self.scale + self.offset

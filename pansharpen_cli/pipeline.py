@@ -7,25 +7,26 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from pansharpen_cli import __version__
+from pansharpen_cli import __version__, locations
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.canvas import Canvas, SceneCanvas
-from pansharpen_cli.concurrency import Behind
+from pansharpen_cli.concurrency import Behind, Threads
 from pansharpen_cli.coregistration import Choice, measure, to_apply
-from pansharpen_cli.errors import OutputError
+from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.files import digest, redacted
 from pansharpen_cli.journal import JournalingWriter
 from pansharpen_cli.method import BackendName, Means, Method, choose
 from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.part import Part, Statistics, fetch, put_out, seen, window
 from pansharpen_cli.radiometry import quantise
 from pansharpen_cli.registration import Shift
 from pansharpen_cli.scene import Nodata, Scene
@@ -34,6 +35,10 @@ from pansharpen_cli.writer import ProductWriter, check_target
 
 log = logging.getLogger(__name__)
 
+Float32 = npt.NDArray[np.float32]
+Compute = Callable[[Sharpener, SceneCanvas, Sequence[Tile]], Iterable[tuple[Pixels, Float32]]]
+"""Who sharpens tiles: each is given back with its core, in any order."""
+
 SMALL_TILE, LARGE_TILE = 512, 1024
 """PAN pixels a side of a tile: small ones keep a network in the cache, large ones waste less on a wide halo."""
 WIDE_HALO = 40
@@ -41,7 +46,10 @@ WIDE_HALO = 40
 
 @dataclass(frozen=True)
 class Job:
-    """What to sharpen, into what, and how. Only the paths are needed."""
+    """What to sharpen, into what, and how. Only the paths are needed.
+
+    `part`: only that of the scene is put out; `statistics`: what its shift and global values come from.
+    """
 
     pan: str | Path
     ms: Sequence[str | Path]
@@ -62,6 +70,8 @@ class Job:
     resume: bool = False
     tile: int | None = None
     threads: int = 0
+    part: Part | None = None
+    statistics: Statistics = "part"
 
 
 INPUTS = {"pan", "ms", "model"}
@@ -95,39 +105,56 @@ class Product:
         return self.height * self.width / 1e6 / self.seconds
 
 
-def sharpen(job: Job, on_tile: Callable[[int, int], None] = lambda done, total: None) -> Product:
+def sharpen(
+    job: Job,
+    on_tile: Callable[[int, int], None] = lambda done, total: None,
+    compute: Compute = Sharpener.all,
+) -> Product:
     """Sharpen a scene and return its product, which exists under its name only when it is complete and valid.
 
-    `on_tile` is told how many tiles are done, of how many. Raises PansharpenError in one sentence.
+    `on_tile` is told how many tiles are done, of how many; `compute` is who sharpens them, once the scene has been
+    observed. Raises PansharpenError in one sentence.
     """
     began = time.perf_counter()
     _check_output(job)
     with (
         Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene,
-        ThreadPoolExecutor(1, "digest") as beside,
+        Threads(1, "digest") as beside,
     ):
-        digests = beside.submit(lambda: [digest(path) for path in (job.pan, *job.ms)])
+        digests = beside.submit(input_digests, job)
         method = choose(job.model, scene)
-        job_sha256 = beside.submit(lambda: job_digest(job, method, scene, digests.result()))
+        digest_of_job = beside.submit(lambda: job_digest(job, method, scene, digests.result()))
+        job_sha256 = partial(beside.result, digest_of_job)
         log.info("%s: %s", method.name, method.reason)
         backend, means = method.backend(scene, SENSORS[job.sensor], job.device, job.threads, job.backend)
-        shift = None if job.coregister == "off" else measure(SceneCanvas.of(scene, resampling=job.resampling))
+        shift = _measured(job, scene)
         applied = to_apply(job.coregister, shift or Shift(0, 0, 0, 0, 0))
         _tell(shift, applied)
-        canvas = SceneCanvas.of(
+        whole = SceneCanvas.of(
             scene, ratio=method.ratio, phase=method.phase, shift=applied, resampling=job.resampling, reach=backend.reach
         )
+        canvas = put_out(whole, job.part, job.statistics, backend.reach)
         tile = job.tile or tile_size(method, backend.reach)
         with _writer(job, scene, canvas, _key(job, job_sha256, means, tile)) as writer:
-            sharpener = Sharpener.observing(backend, method.radiometry, canvas, method.order, tile)
+            sharpener = Sharpener.observing(backend, method.radiometry, canvas.observed, method.order, tile)
             _warn_of_range(method, canvas)
-            _sharpen_tiles(sharpener, canvas, writer, tile, on_tile)
-            tags = _tags(job, method, means, shift, applied, canvas, digests.result())
-            writer.finish(tags | {"JOB_SHA256": job_sha256.result()})
+            tiles = canvas.tiles(tile, backend.reach)
+            _sharpen_tiles(tiles, partial(compute, sharpener, canvas), canvas, writer, on_tile)
+            tags = _tags(job, method, means, shift, applied, canvas, beside.result(digests))
+            scene.check_unchanged()
+            writer.finish(tags | {"JOB_SHA256": job_sha256()})
     return Product(
         job.output, canvas.grid.height, canvas.grid.width, scene.band_names, _dtype(job, scene).name,
-        method.name, method.reason, means.device, shift, applied, time.perf_counter() - began, job_sha256.result(),
+        method.name, method.reason, means.device, shift, applied, time.perf_counter() - began, job_sha256(),
     )  # fmt: skip
+
+
+def input_digests(job: Job) -> list[str]:
+    """Of PAN and MS files, "" for what is not local. Raises SceneError."""
+    try:
+        return [digest(path) for path in (job.pan, *job.ms)]
+    except OSError as error:
+        raise SceneError(f"{redacted(error.filename or job.pan)} cannot be read: {error.strerror}") from error
 
 
 def job_digest(job: Job, method: Method, scene: Scene, digests: Sequence[str]) -> str:
@@ -144,17 +171,28 @@ def job_digest(job: Job, method: Method, scene: Scene, digests: Sequence[str]) -
 
 def _check_output(job: Job) -> None:
     """What can be known of the output before any work."""
+    locations.check_output(job.output)
     for path in (job.pan, *job.ms):
-        if job.output.exists() and Path(path).exists() and job.output.samefile(path):
+        if os.path.exists(job.output) and os.path.exists(path) and os.path.samefile(job.output, path):
             raise OutputError(f"{job.output} is one of the inputs; give the output a name of its own")
     check_target(job.output, job.overwrite)
 
 
+def _measured(job: Job, scene: Scene) -> Shift | None:
+    canvas = seen(SceneCanvas.of(scene, resampling=job.resampling), job.part, job.statistics)
+    if job.part is not None:
+        fetch(canvas)
+    return None if job.coregister == "off" else measure(canvas)
+
+
 def _sharpen_tiles(
-    sharpener: Sharpener, canvas: Canvas, writer: ProductWriter, size: int, on_tile: Callable[[int, int], None]
+    tiles: Sequence[Tile],
+    sharpened: Callable[[Sequence[Tile]], Iterable[tuple[Pixels, Float32]]],
+    canvas: Canvas,
+    writer: ProductWriter,
+    on_tile: Callable[[int, int], None],
 ) -> None:
     """Read, sharpen and write tile by tile, the three overlapping. What the writer has already is left out."""
-    tiles = canvas.tiles(size, sharpener.backend.reach)
 
     def place(tile: Tile) -> tuple[slice, slice]:
         rows, cols = (
@@ -163,32 +201,32 @@ def _sharpen_tiles(
         )
         return rows, cols
 
-    def write(pixels: Pixels, hrms: np.ndarray[tuple[int, int, int], np.dtype[np.float32]]) -> None:
+    def write(pixels: Pixels, hrms: Float32) -> None:
         valid = pixels.valid[pixels.tile.inner]
         writer.write(*place(pixels.tile), quantise(hrms, writer.dtype, writer.nodata), valid)
 
     written = writer.written
     left = [tile for tile in tiles if tuple(span.start for span in place(tile)) not in written]
     with Behind() as behind:
-        for done, (pixels, hrms) in enumerate(sharpener.all(canvas, left), start=1 + len(written)):
+        for done, (pixels, hrms) in enumerate(sharpened(left), start=1 + len(written)):
             behind(write, pixels, hrms)
             on_tile(done, len(tiles))
 
 
-def _key(job: Job, job_sha256: Future[str], means: Means, tile: int) -> str | None:
+def _key(job: Job, job_sha256: Callable[[], str], means: Means, tile: int) -> str | None:
     """What finished tiles must have in common to be of one product; None if none are kept."""
     if not job.resume:
         return None
-    if not job_sha256.result():
+    if not job_sha256():
         log.warning("%s is made anew: its inputs are not local files, so they may have changed", job.output)
         return None
-    return f"{job_sha256.result()} {means.backend} {means.device} {tile}"
+    return f"{job_sha256()} {means.backend} {means.device} {tile}"
 
 
 def _writer(job: Job, scene: Scene, canvas: SceneCanvas, key: str | None) -> ProductWriter:
     """With a `key`, one that has what was written before by that key."""
     dtype = _dtype(job, scene)
-    nodata = job.nodata if isinstance(job.nodata, float | int) else scene.nodata
+    nodata = job.nodata if isinstance(job.nodata, float | int) else scene.nodata_as(dtype)
     masked = nodata is None and scene.may_have_gaps
     if masked and np.issubdtype(dtype, np.floating):
         nodata, masked = float("nan"), False
@@ -196,6 +234,7 @@ def _writer(job: Job, scene: Scene, canvas: SceneCanvas, key: str | None) -> Pro
     return make(
         job.output, canvas.grid, scene.band_names, dtype.name, nodata, mask=masked, format=job.format,
         creation_options=job.creation_options, overwrite=job.overwrite, threads=job.threads or os.cpu_count() or 1,
+        scaling=scene.scaling,
     )  # fmt: skip
 
 
@@ -252,6 +291,8 @@ def _tags(
         "SHIFT_APPLIED": f"{applied[0]:.4f},{applied[1]:.4f}",
         "MS_INTERPOLATED": job.resampling if canvas.interpolated else "no",
     }
+    if job.part is not None:
+        tags |= {"WINDOW": window(canvas), "STATISTICS": job.statistics}
     if shift is not None:
         tags |= {
             "SHIFT": f"{shift.dx:.4f},{shift.dy:.4f}",

@@ -9,11 +9,12 @@ from contextlib import closing
 from dataclasses import replace
 from time import perf_counter
 
+from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.files import digest, remove_partials
+from pansharpen_cli.files import remove_partials
 from pansharpen_cli.journal import journal_of
 from pansharpen_cli.method import choose
-from pansharpen_cli.pipeline import Job, Product, job_digest, sharpen
+from pansharpen_cli.pipeline import Compute, Job, Product, input_digests, job_digest, sharpen
 from pansharpen_cli.registration import Shift
 from pansharpen_cli.scene import Raster, Scene
 from pansharpen_cli.writer import TAGS
@@ -22,14 +23,18 @@ ROWS = 512
 """Of a product that are read at once."""
 
 
-def resume(job: Job, on_tile: Callable[[int, int], None] = lambda done, total: None) -> Product:
+def resume(
+    job: Job,
+    on_tile: Callable[[int, int], None] = lambda done, total: None,
+    compute: Compute = Sharpener.all,
+) -> Product:
     """The product of `job`: as it is if it is finished, else made, in the place of an older product of this program.
 
     Raises PansharpenError as `pipeline.sharpen` does, also if another file is in the way and may not be overwritten.
     """
     made = finished(job)
     if made is None:
-        return sharpen(replace(job, resume=True, overwrite=job.overwrite or bool(_tags(job))), on_tile)
+        return sharpen(replace(job, resume=True, overwrite=job.overwrite or bool(_tags(job))), on_tile, compute)
     journal_of(job.output).unlink(missing_ok=True)  # of a run that was killed in its last moment
     remove_partials(job.output)
     return made
@@ -43,7 +48,7 @@ def finished(job: Job) -> Product | None:
         return None
     with Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene:
         method = choose(job.model, scene)
-        job_sha256 = job_digest(job, method, scene, [digest(path) for path in (job.pan, *job.ms)])
+        job_sha256 = job_digest(job, method, scene, input_digests(job))
         if not job_sha256 or tags.get("JOB_SHA256") != job_sha256:
             return None
         bands = scene.band_names

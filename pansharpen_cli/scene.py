@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyproj
 import rasterio
 from affine import Affine
+from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
+from pansharpen_cli import locations
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.files import redacted
 from pansharpen_cli.geogrid import GeoGrid
+from pansharpen_cli.radiometry import holds
 
 Float32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -34,12 +38,28 @@ DRIVERS = ["GTiff", "JP2OpenJPEG", "NITF"]
 RATIO_TOLERANCE = 0.05
 """Relative misfit between the true ratio and a whole one that the one interpolation of the MS takes up."""
 
+MOST_RATIO = 32
+"""MS pixels so many PAN pixels wide say nothing of a PAN pixel's colour, and windows of them fill the memory."""
+
+MOST_BANDS = 4096
+"""Of a file."""
+
+BLOCK_LIMIT = 2**28
+"""Bytes of a block of all bands that are stored together. It is decoded as a whole, and a header can claim any size."""
+
+EXPANSION_LIMIT = 1000
+"""Bytes of pixels that a byte of a local file may stand for: DEFLATE comes to that with zeros, images to 10."""
+HARMLESS = 2**28
+"""Bytes of pixels up to which it may be more."""
+
 
 class Raster:
     """One open file: its grid, its bands, and which pixels hold data."""
 
     def __init__(self, path: str | Path, nodata: Nodata = "file", bands: Sequence[int] | None = None) -> None:
         self.path = redacted(path)
+        self._opened_as = locations.anywhere(path), nodata, bands
+        self._stamp = _stamp(path)
         self._dataset = _open(path)
         try:
             self._check()
@@ -55,8 +75,18 @@ class Raster:
         crs = dataset.crs.to_wkt() if dataset.crs else None
         self.grid = GeoGrid(dataset.height, dataset.width, dataset.transform, crs)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Sent to another process, it is opened there."""
+        return Raster, self._opened_as, {"names": self.names}
+
     def _check(self) -> None:
         dataset = self._dataset
+        if dataset.count > MOST_BANDS:
+            raise SceneError(f"{self.path} has {dataset.count} bands; at most {MOST_BANDS} can be sharpened together")
+        with np.errstate(all="ignore"):
+            area = np.float64(dataset.transform.determinant)
+        if not (np.isfinite(tuple(dataset.transform)).all() and 0 < abs(area) < np.inf):
+            raise SceneError(f"{self.path} has a geotransform that puts it nowhere; georeference it anew")
         if dataset.transform == Affine.identity() and (dataset.gcps[0] or dataset.rpcs):
             raise SceneError(
                 f"{self.path} is placed by {'GCPs' if dataset.gcps[0] else 'RPCs'} only; orthorectify it first"
@@ -65,6 +95,29 @@ class Raster:
             raise SceneError(f"{self.path} has a rotated or sheared geotransform; warp it to an upright grid first")
         if any("complex" in kind for kind in dataset.dtypes):  # GDAL's complex integers are no NumPy type
             raise SceneError(f"{self.path} holds complex numbers; only real images can be sharpened")
+        if any(kind in ("int64", "uint64") for kind in dataset.dtypes):
+            raise SceneError(f"{self.path} holds integers of 64 bits; convert it to 32 bits or to float64")
+        if dataset.colorinterp[0] == ColorInterp.palette:
+            raise SceneError(f"{self.path} holds numbers of palette colours, no radiometry; expand it to RGB first")
+        self._check_size()
+
+    def _check_size(self) -> None:
+        """Before anything is read: what is claimed may be all there is."""
+        dataset = self._dataset
+        pixel = sum(np.dtype(kind).itemsize for kind in dataset.dtypes)
+        together = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+        block = max(height * width for height, width in dataset.block_shapes)
+        if block * (pixel if together else pixel // dataset.count) > BLOCK_LIMIT:
+            raise SceneError(
+                f"{self.path} is stored in blocks of more than {BLOCK_LIMIT >> 20} MiB; rewrite it in tiles, as "
+                "gdal_translate -co TILED=YES does"
+            )
+        claimed = dataset.height * dataset.width * pixel
+        if self._stamp and claimed > max(HARMLESS, EXPANSION_LIMIT * self._stamp.size):
+            raise SceneError(
+                f"{self.path} claims {claimed / 1e9:,.1f} GB of pixels in {self._stamp.size / 1e6:,.1f} MB, more than "
+                "any image compresses to; it is damaged or made to do harm"
+            )
 
     def _choose(self, bands: Sequence[int] | None) -> None:
         dataset = self._dataset
@@ -72,11 +125,14 @@ class Raster:
             alpha = self._alpha
             bands = [i for i in dataset.indexes if i != alpha]
         for index in bands:
-            if index not in dataset.indexes:
+            if not 1 <= index <= dataset.count:
                 raise SceneError(f"{self.path} has no band {index}; it has {dataset.count}")
         self.indexes = list(bands)
         stem = Path(self.path).stem
-        names = [dataset.descriptions[i - 1] or "" for i in self.indexes]
+        scales, offsets = dataset.scales, dataset.offsets
+        self.scaling = [_sane(scales[i - 1], offsets[i - 1]) for i in self.indexes]
+        descriptions = dataset.descriptions
+        names = [descriptions[i - 1] or "" for i in self.indexes]
         self.names = [n or (stem if len(names) == 1 else f"band {i}") for n, i in zip(names, self.indexes, strict=True)]
 
     @cached_property
@@ -99,7 +155,8 @@ class Raster:
         if option != "file":
             return float(option)
         value = self._dataset.nodatavals[self.indexes[0] - 1]
-        return None if value is None or self._has_mask() else float(value)
+        fits = value is not None and holds(np.dtype(self._dataset.dtypes[self.indexes[0] - 1]), value)
+        return float(value) if fits and not self._has_mask() else None
 
     def _has_mask(self) -> bool:
         """True if an internal mask or alpha band says where data is; it comes before a nodata value."""
@@ -125,10 +182,18 @@ class Raster:
             else:  # compared as numbers: the type may not hold the value
                 valid = (raw != self.nodata).any(axis=0)
         except RasterioIOError as error:
-            raise SceneError(f"{self.path} cannot be read at rows {rows.start}-{rows.stop}: {error}") from error
+            raise SceneError(f"{self.path} cannot be read at rows {rows.start}-{rows.stop}: {error}") from (
+                None if locations.is_remote(self._dataset.name) else error
+            )  # whose message may hold secrets
         if np.issubdtype(raw.dtype, np.floating):
             valid &= np.isfinite(raw).all(axis=0)
-        data = raw.astype(np.float32)
+        with np.errstate(over="ignore"):
+            data = raw.astype(np.float32)
+        if raw.dtype == np.float64 and (valid & ~np.isfinite(data).all(axis=0)).any():
+            raise SceneError(
+                f"{self.path} holds values beyond 3.4e38 at rows {rows.start}-{rows.stop}; rescale it, or say by "
+                "--nodata that they are no data"
+            )
         if not valid.all():
             data[:, ~valid] = 0
         return data, valid
@@ -138,6 +203,11 @@ class Raster:
         """True if a value says where there is no data, not a mask."""
         return self.nodata is not None and not np.issubdtype(self.dtype, np.floating)
 
+    @property
+    def unchanged(self) -> bool:
+        """False if a local file was written to, or replaced, since it was opened."""
+        return self._stamp == _stamp(self._opened_as[0])
+
     def tags(self, namespace: str) -> dict[str, str]:
         """The file's tags in a namespace."""
         return dict(self._dataset.tags(ns=namespace))
@@ -146,21 +216,54 @@ class Raster:
         self._dataset.close()
 
 
+def _sane(scale: float, offset: float) -> tuple[float, float]:
+    """What DN mean, as the file says: DN * scale + offset; (1, 0) if it says nothing that can be."""
+    return (scale, offset) if np.isfinite([scale, offset]).all() and scale else (1.0, 0.0)
+
+
+class _Stamp(NamedTuple):
+    """What changes when a file is written to or replaced."""
+
+    size: int
+    time: int
+    inode: int
+
+
+def _stamp(path: str | Path) -> _Stamp | None:
+    """Of a local file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return _Stamp(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
 def _open(path: str | Path) -> rasterio.DatasetReader:
-    if "://" not in str(path) and not str(path).startswith("/vsi"):
-        if not Path(path).exists():
-            raise SceneError(f"{path} does not exist")
-        if Path(path).is_dir():
-            raise SceneError(f"{path} is a folder, not a raster file")
+    name = locations.gdal_name(path)
+    if locations.is_remote(path):
+        locations.set_requests()
+        with rasterio.Env(**locations.OPENING):
+            return _by_some_driver(path, name)
+    if not os.path.exists(path):  # which any name can be asked for
+        raise SceneError(f"{path} does not exist")
+    if not os.path.isfile(path):  # a FIFO would be waited for, and a device has no end
+        raise SceneError(f"{path} is {'a folder' if os.path.isdir(path) else 'a device'}, not a raster file")
+    return _by_some_driver(path, name)
+
+
+def _by_some_driver(path: str | Path, name: str) -> rasterio.DatasetReader:
     for driver in DRIVERS:
         try:
-            return rasterio.open(path, driver=driver)
+            return rasterio.open(name, driver=driver)
         except RasterioIOError as error:
+            if failure := locations.network_failure(str(error)):
+                raise SceneError(f"{redacted(path)} cannot be fetched: {failure}") from None
             if driver == DRIVERS[0]:
                 reason = error
+    more = ", or its server cannot send parts of files" if locations.is_remote(path) else ""
     raise SceneError(
-        f"{redacted(path)} is not a readable GeoTIFF, JPEG 2000 or NITF file: {redacted(str(reason))}"
-    ) from reason
+        f"{redacted(path)} is not a readable GeoTIFF, JPEG 2000 or NITF file{more}: {redacted(str(reason))}"
+    ) from (None if locations.is_remote(path) else reason)  # whose message may hold secrets
 
 
 def _chosen(
@@ -241,6 +344,11 @@ class Scene:
             self.pan_grid, self.ms_grid = pan.grid, first.grid
         if self.exact_ratio < 1 - RATIO_TOLERANCE:
             raise SceneError(f"{first.path} has smaller pixels than {pan.path}; give the PAN first, then the MS")
+        if self.exact_ratio > MOST_RATIO:
+            raise SceneError(
+                f"{first.path} has pixels {self.exact_ratio:.3g} times those of {pan.path}; sharpen in steps of at "
+                f"most {MOST_RATIO}"
+            )
         if self.exact_ratio < 1.5:
             raise SceneError(f"{first.path} has pixels as small as {pan.path}'s; there is nothing to sharpen")
         across, down = (m / p for m, p in zip(self.ms_under_pan.gsd, self.pan_grid.gsd, strict=True))
@@ -255,6 +363,11 @@ class Scene:
         return [name for raster in self.ms for name in raster.names]
 
     @property
+    def scaling(self) -> list[tuple[float, float]]:
+        """Scale and offset of each MS band, which make its DN what was measured."""
+        return [pair for raster in self.ms for pair in raster.scaling]
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         """The type that holds every MS band."""
         return np.result_type(*(raster.dtype for raster in self.ms))
@@ -263,6 +376,10 @@ class Scene:
     def nodata(self) -> float | None:
         """What the product's nodata value should be: the MS's, else the PAN's."""
         return next((r.nodata for r in (*self.ms, self.pan) if r.nodata is not None), None)
+
+    def nodata_as(self, dtype: np.dtype[np.generic]) -> float | None:
+        """... of a product of this type, which may not hold the value: gaps are then told by a mask."""
+        return self.nodata if self.nodata is None or holds(dtype, self.nodata) else None
 
     @property
     def may_have_gaps(self) -> bool:
@@ -274,7 +391,20 @@ class Scene:
     @cached_property
     def reprojected(self) -> bool:
         pan, ms = self.pan_grid.crs, self.ms_grid.crs
-        return pan is not None and ms is not None and pyproj.CRS.from_wkt(pan) != pyproj.CRS.from_wkt(ms)
+        if pan is None or ms is None or pan == ms:
+            return False
+        with self._in_words():
+            return bool(pyproj.CRS.from_wkt(pan) != pyproj.CRS.from_wkt(ms))
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """PROJ's errors as ours."""
+        try:
+            yield
+        except ProjError as error:
+            raise SceneError(
+                f"{self.ms[0].path} has a CRS from which no way leads to that of {self.pan.path}; warp it to that first"
+            ) from error
 
     @cached_property
     def ms_under_pan(self) -> GeoGrid:
@@ -282,13 +412,18 @@ class Scene:
         if not self.reprojected:
             return self.ms_grid
         ms = self.ms_grid
-        to_pan = pyproj.Transformer.from_crs(ms.crs, self.pan_grid.crs, always_xy=True)
         (left, right), (bottom, top) = ms.cols.ends, ms.rows.ends
-        west, south, east, north = to_pan.transform_bounds(left, bottom, right, top)
-        x, y = to_pan.transform(
-            ms.cols.coordinate(ms.width / 2 + np.array([0, 1, 0])),
-            ms.rows.coordinate(ms.height / 2 + np.array([0, 0, 1])),
-        )
+        with self._in_words():
+            to_pan = pyproj.Transformer.from_crs(ms.crs, self.pan_grid.crs, always_xy=True)
+            west, south, east, north = to_pan.transform_bounds(left, bottom, right, top)
+            x, y = to_pan.transform(
+                ms.cols.coordinate(ms.width / 2 + np.array([0, 1, 0])),
+                ms.rows.coordinate(ms.height / 2 + np.array([0, 0, 1])),
+            )
+        if not np.isfinite([west, south, east, north, *x, *y]).all():
+            raise SceneError(
+                f"{self.ms[0].path} lies where the CRS of {self.pan.path} means nothing; check the CRS of both"
+            )
         step = np.hypot(x[1] - x[0], y[1] - y[0]), np.hypot(x[2] - x[0], y[2] - y[0])
         height, width = round((north - south) / step[1]), round((east - west) / step[0])
         return GeoGrid(height, width, Affine(step[0], 0, west, 0, -step[1], north), self.pan_grid.crs)
@@ -303,6 +438,12 @@ class Scene:
     def ratio(self) -> int:
         """The nearest whole ratio."""
         return round(self.exact_ratio)
+
+    def check_unchanged(self) -> None:
+        """Raises SceneError if a file is not the one that was opened: some of what was read may be of another scene."""
+        for raster in (self.pan, *self.ms):
+            if not raster.unchanged:
+                raise SceneError(f"{raster.path} was changed while it was read; run again when it is complete")
 
     def close(self) -> None:
         for raster in (self.pan, *self.ms):

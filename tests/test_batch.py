@@ -139,11 +139,66 @@ def test_a_manifest_is_refused_by_line_and_column(text, said, tmp_path):
         read_manifest(tmp_path / "m.csv", tmp_path, Job(pan="", ms=(), output=tmp_path))
 
 
+@pytest.mark.parametrize(
+    "ms", ["/etc/ms.tif", "../ms.tif", "link/ms.tif", "https://u:secret@example.com/ms.tif?a=secret"]
+)
+def test_a_manifest_may_be_kept_below_a_folder(ms, tmp_path):
+    """Not above it, nor where a link leads, nor on the network."""
+    (tmp_path / "root" / "scenes").mkdir(parents=True)
+    (tmp_path / "root" / "link").symlink_to(tmp_path)
+    manifest = tmp_path / "root" / "m.csv"
+    common = Job(pan="", ms=(), output=tmp_path)
+    manifest.write_text("pan,ms\nscenes/pan.tif,scenes/../scenes/ms.tif")
+    assert len(read_manifest(manifest, tmp_path, common, root=tmp_path / "root")) == 1
+    manifest.write_text(f"pan,ms\nscenes/a.tif,scenes/b.tif\nscenes/pan.tif,{ms}")
+    with pytest.raises(SceneError, match=r"scene 2 names .*ms\.tif.*, which is not below --root") as refused:
+        read_manifest(manifest, tmp_path, common, root=tmp_path / "root")
+    assert "secret" not in str(refused.value)
+    assert len(read_manifest(manifest, tmp_path, common)) == 2
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/products", "https://example.com/products", "/vsis3/bucket/products"])
+def test_products_are_written_here(output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_scenes(tmp_path / "in", 1)
+    with pytest.raises(OutputError, match=f"{output} is not on this machine"):
+        sharpen_all(batch(tmp_path / "in", Path(output)))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
 def test_two_scenes_cannot_become_one_file(tmp_path):
     (tmp_path / "m.csv").write_text("pan,ms\na/pan.tif,b\nc/a.tif,d")
     with pytest.raises(SceneError, match="2 scenes are to become"):
         sharpen_all(batch(tmp_path / "m.csv", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+MEASURE = """
+import re, sys
+import pansharpen_cli.batch.plan, pansharpen_cli.compiled
+from pathlib import Path
+from pansharpen_cli.pipeline import Job, sharpen
+peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+before, (pan, ms, output, model, threads) = peak(), sys.argv[1:]
+sharpen(Job(pan, [ms], Path(output), model, "off", threads=int(threads)))
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not SLOW, reason="takes a minute; PANSHARPEN_SLOW=1")
+@pytest.mark.parametrize(("model", "bands", "threads"), [("exp", 4, 1), ("gsa", 4, 4), ("brovey", 8, 2)])
+def test_the_plan_knows_the_memory(model, bands, threads, tmp_path):
+    """What a process needs more than with all its modules loaded, on noise: as the plan says, to a half."""
+    random, size = np.random.default_rng(0), 4096
+    world = World(bands=bands, dtype="uint16", pan_size=(size, size), ms_size=(size // 4, size // 4), names=())
+    pan, ms = (random.integers(1, 999, (b, s, s), np.uint16) for b, s in ((1, size), (bands, size // 4)))
+    pan, ms = world.write(tmp_path, pan, ms)
+    job = Job(pan, [ms], tmp_path / "out.tif", model)
+    [found] = plan(Batch([job], tmp_path, threads=threads))
+    command = [sys.executable, "-c", MEASURE, pan, ms, job.output, model, threads]
+    done = subprocess.run(map(str, command), capture_output=True, text=True, check=True)
+    print(f"{model}, {threads} threads: {found.memory / 1e6:.0f} MB planned, {int(done.stdout) / 1e6:.0f} MB seen")
+    assert 0.5 * found.memory < int(done.stdout) < 1.5 * found.memory
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20])

@@ -1,11 +1,14 @@
 """Reading ahead, working side by side and writing behind: order, bounds, and what happens to errors."""
 
+import ctypes
 import threading
 import time
 
 import pytest
 
-from pansharpen_cli.concurrency import Behind, ahead, in_order
+from pansharpen_cli import concurrency
+from pansharpen_cli.concurrency import Behind, Threads, ahead, in_order
+from pansharpen_cli.errors import PansharpenError
 
 
 class BrokenError(Exception):
@@ -217,3 +220,26 @@ def test_calls_that_wait_are_dropped_after_an_error():
     with pytest.raises(BrokenError):
         caller()
     assert calls == []
+
+
+def test_a_thread_that_dies_is_not_waited_for(monkeypatch):
+    """It dies where memory runs out in Python's own code: before it has said that it took the call."""
+    monkeypatch.setattr(concurrency, "PULSE", 0.05)
+    with Threads(1, "mortal") as pool:
+        ident = pool.result(pool.submit(threading.get_ident))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(MemoryError))
+        never = pool.submit(print)
+        with pytest.raises(PansharpenError, match="a thread of the program died"):
+            pool.result(never)
+
+
+def time_out():
+    raise TimeoutError
+
+
+def test_a_slow_call_is_waited_for(monkeypatch):
+    monkeypatch.setattr(concurrency, "PULSE", 0.01)
+    with Threads(2, "slow") as pool:
+        assert pool.result(pool.submit(lambda: time.sleep(0.1) or 7)) == 7
+        with pytest.raises(TimeoutError):  # the call's own
+            pool.result(pool.submit(time_out))

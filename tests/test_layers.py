@@ -17,7 +17,7 @@ LAYERS = (
         *("compiled", "concurrency", "files", "geogrid", "interpolation"),
         *("radiometry", "registration", "settings", "tiling"),
     ),
-    ("modelspec", "mtf"),
+    ("locations", "modelspec", "mtf"),
     ("metrics", "tables", "wald"),
     # the methods, and what they are to a caller
     ("backends.backend", "backends.onnx_file", "classical", "networks"),
@@ -26,10 +26,10 @@ LAYERS = (
     ("backends.export_operators", "backends.onnx_backend"),
     ("backends.export", "canvas", "journal", "quicklook"),
     # a scene and a method brought together
-    ("backends.sharpener", "coregistration", "method", "official"),
+    ("backends.sharpener", "coregistration", "method", "official", "part"),
     # the verbs
-    ("doctor", "parity", "pipeline", "quality", "reduced"),
-    ("resume", "sources"),
+    ("cluster", "doctor", "parity", "pipeline", "quality", "reduced"),
+    ("resume", "sources", "stac", "upload"),
     ("evaluation", "figure", "report"),
     ("batch", "training"),
     ("cli",),
@@ -41,7 +41,7 @@ PURE = {name for row in LAYERS[:4] for name in row}
 
 HOMES = {
     "numba": {"compiled"},
-    "rasterio": {"scene", "writer", "quicklook"},
+    "rasterio": {"scene", "writer", "quicklook", "upload"},
     "torch": {"networks", "training", "official"}
     | {"backends.torch_backend", "backends.export", "backends.export_operators"},
     "safetensors": {"official", "zoo"},
@@ -56,11 +56,14 @@ HOMES = {
     "matplotlib": {"figure", "training.pictures"},
     "PIL": {"report.pictures"},
     "jinja2": {"report.page"},
+    "distributed": set(),
+    "pystac": set(),
 }
 """Where a package may be imported; a name stands for its sub-modules too."""
 
 LAZILY = {
     *{("torch", "cli.train"), ("torch", "doctor"), ("rasterio", "doctor"), ("safetensors", "zoo")},
+    *{("distributed", "cluster"), ("pystac", "stac")},
     *{("h5py", "benchmark"), ("scipy", "benchmark"), ("matplotlib", "figure"), ("matplotlib", "training.pictures")},
 }
 """... and where else, or only, inside functions: the package is loaded when the function is called."""

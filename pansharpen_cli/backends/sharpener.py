@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pansharpen_cli.backends.backend import Backend
 from pansharpen_cli.canvas import Canvas
 from pansharpen_cli.concurrency import ahead, in_order
+from pansharpen_cli.errors import NothingSharedError
 from pansharpen_cli.radiometry import Radiometry, Scaling
 from pansharpen_cli.tiling import Pixels, Tile
 
@@ -45,7 +46,10 @@ class Sharpener:
             scaling = Scaling.of(radiometry, canvas.moments.of_bands(order))
         sharpener = cls(backend, scaling, order)
         if backend.crop != 0:
-            backend.observe(_Scene(sharpener, canvas, tile))
+            try:
+                backend.observe(_Scene(sharpener, canvas, tile))
+            except NothingSharedError as error:
+                raise NothingSharedError(error.what, str(canvas)) from error
         return sharpener
 
     def __call__(self, pixels: Pixels) -> Float32:

@@ -11,11 +11,11 @@ from pansharpen_cli.errors import SceneError
 from pansharpen_cli.pipeline import Job
 
 
-def gather(scenes: Path, folder: Path, common: Job) -> tuple[list[Job], list[Unpaired]]:
+def gather(scenes: Path, folder: Path, common: Job, root: Path | None = None) -> tuple[list[Job], list[Unpaired]]:
     """The jobs, their products in `folder`, and the files that belong to none. A scene has what it does not say itself
-    from `common`. Raises SceneError if there is no scene."""
+    from `common`. A manifest may name what lies below `root` only. Raises SceneError if there is no scene."""
     if not scenes.is_dir():
-        return read_manifest(scenes, folder, common), []
+        return read_manifest(scenes, folder, common, root), []
     pairs, unpaired = pair(scenes, leave_out=folder)
     if not pairs:
         reasons = "".join(f"; {lone.path.name}: {lone.reason}" for lone in unpaired[:3])

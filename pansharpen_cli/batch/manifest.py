@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -12,7 +13,9 @@ from typing import Any
 from pansharpen_cli import settings
 from pansharpen_cli.coregistration import parse as parse_shift
 from pansharpen_cli.errors import SceneError, UsageError
+from pansharpen_cli.files import redacted
 from pansharpen_cli.interpolation import KERNELS
+from pansharpen_cli.locations import is_remote
 from pansharpen_cli.mtf import SENSORS
 from pansharpen_cli.pipeline import Job
 
@@ -36,15 +39,20 @@ SETTINGS: dict[str, Callable[[str], object]] = {
 Row = Mapping[str, Any]
 
 
-def read_manifest(path: Path, folder: Path, common: Job) -> list[Job]:
+def read_manifest(path: Path, folder: Path, common: Job, root: Path | None = None) -> list[Job]:
     """The jobs of a manifest, their products in `folder`; a scene has what it does not say itself from `common`.
 
-    Raises SceneError that names manifest, scene and column.
+    With a `root`, PAN and MS must lie below that folder, wherever links lead, and nothing is fetched. Raises SceneError
+    that names manifest, scene and column.
     """
     rows = _json_lines(path) if path.suffix.lower() in (".jsonl", ".ndjson") else _csv(path)
     if not rows:
         raise SceneError(f"{path} names no scenes; write a line for each")
-    return [_job(row, f"{path}, scene {number}", path.parent, folder, common) for number, row in enumerate(rows, 1)]
+    jobs = [_job(row, f"{path}, scene {number}", path.parent, folder, common) for number, row in enumerate(rows, 1)]
+    if root is not None:
+        for number, job in enumerate(jobs, 1):
+            _check_below(root, job, f"{path}, scene {number}")
+    return jobs
 
 
 def _csv(path: Path) -> list[Row]:
@@ -65,7 +73,7 @@ def _json_lines(path: Path) -> list[Row]:
     try:
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         rows = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SceneError(f"{path} cannot be read as a manifest of one JSON object a line: {error}") from error
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
@@ -88,7 +96,7 @@ def _job(row: Row, where: str, beside: Path, folder: Path, common: Job) -> Job:
     """`beside`: the manifest's folder, which its paths start from."""
 
     def placed(text: str) -> str:
-        return text if "://" in text else str(beside / text)
+        return text if is_remote(text) else str(beside / text)
 
     pan, ms = _text(row["pan"]), row["ms"]
     parts = [_text(part) for part in (ms if isinstance(ms, list) else _text(ms).split(";"))]
@@ -101,6 +109,12 @@ def _job(row: Row, where: str, beside: Path, folder: Path, common: Job) -> Job:
     except UsageError as error:
         raise SceneError(f"{where}: {error}") from error
     return replace(common, pan=placed(pan), ms=[placed(part) for part in parts if part], output=output, **own)
+
+
+def _check_below(root: Path, job: Job, where: str) -> None:
+    for path in (job.pan, *job.ms):
+        if is_remote(path) or not Path(path).resolve().is_relative_to(root.resolve()):
+            raise SceneError(f"{where} names {redacted(path)}, which is not below --root {root}")
 
 
 def _text(value: object) -> str:
@@ -120,7 +134,7 @@ def _scene(pan: str) -> str:
 
 def _output(text: str, folder: Path) -> Path:
     path = PurePath(text)
-    if path.is_absolute() or ".." in path.parts:
+    if path.is_absolute() or ".." in path.parts or re.search(r"[\0\ud800-\udfff]", text):
         raise UsageError(f"out is a name in the folder of the products, not {text!r}")
     suffixed = path.suffix.lower() in (".tif", ".tiff")
     return folder / (path if suffixed else path.with_name(f"{path.name}.tif"))

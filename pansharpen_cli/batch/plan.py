@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from pansharpen_cli.backends.backend import MOST_AT_ONCE
 from pansharpen_cli.batch.run import Batch
 from pansharpen_cli.batch.scene import Outcome, scene_name
 from pansharpen_cli.batch.summary import read_summary
@@ -23,8 +24,8 @@ from pansharpen_cli.scene import Scene
 from pansharpen_cli.tiling import Reach
 from pansharpen_cli.writer import CACHE
 
-IN_FLIGHT = 6
-"""Tiles that are read, sharpened or written at one time."""
+IN_FLIGHT = 5
+"""Tiles that wait to be sharpened or written, besides the one that each thread is at."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def plan(batch: Batch) -> Iterator[Plan]:
     for job in batch.shard.of(batch.jobs):
         name = scene_name(job, batch.folder)
         try:
-            yield _kept(name, job) if batch.resume and finished(job) else _made(name, job, speeds)
+            kept = batch.resume and finished(job)
+            yield _kept(name, job) if kept else _made(name, job, speeds, batch.desks[0].threads)
         except PansharpenError as error:
             yield Plan(name, "unusable", message=str(error))
 
@@ -63,7 +65,7 @@ def _kept(name: str, job: Job) -> Plan:
     return Plan(name, "kept", message=f"{job.output.name} is finished")
 
 
-def _made(name: str, job: Job, speeds: Mapping[str, float]) -> Plan:
+def _made(name: str, job: Job, speeds: Mapping[str, float], threads: int) -> Plan:
     with Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene:
         method = choose(job.model, scene)
         reach = _reach(method, scene, job)
@@ -76,7 +78,9 @@ def _made(name: str, job: Job, speeds: Mapping[str, float]) -> Plan:
     return Plan(
         name, "make", method.name, width, height, bands, tile,
         tiles=len(canvas.tiles(tile, reach)),
-        memory=CACHE + IN_FLIGHT * _bytes_of_a_tile(min(tile, max(height, width)), reach.halo, bands, method.ratio),
+        memory=CACHE
+        + (IN_FLIGHT + min(threads, MOST_AT_ONCE))
+        * _bytes_of_a_tile(min(tile, max(height, width)), reach.halo, bands, method.ratio),
         output=height * width * bands * itemsize * 4 // 3,
         seconds=height * width / 1e6 / speed if speed else None,
     )  # fmt: skip

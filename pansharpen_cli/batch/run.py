@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pansharpen_cli import locations
 from pansharpen_cli.batch.scene import Desk, Failure, Outcome, Task, scene_name
 from pansharpen_cli.batch.shards import WHOLE, Shard
 from pansharpen_cli.batch.summary import Summary, read_summary
 from pansharpen_cli.batch.workers import Death, Workers
+from pansharpen_cli.cluster import Cluster, Lost, wants_gpu
 from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.files import remove_partials
 from pansharpen_cli.pipeline import Job
 
 log = logging.getLogger(__name__)
+
+Result = Outcome | Failure | Death | Lost
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,9 @@ class Batch:
     """Which scenes, where to, and how.
 
     `folder` of all products and of the summary; `shard` of the jobs is done. `devices` are dealt out to `workers`
-    processes, which share `threads`. `retries` of a scene that failed in a way that may pass; `fail_fast`: begin no
-    more scenes after one has failed. `resume` keeps what is finished; `qnr` judges every product.
+    processes, which share `threads`; or each scene has so many on a worker of the Dask `scheduler`. `retries` of a
+    scene that failed in a way that may pass; `fail_fast`: begin no more scenes after one has failed. `resume` keeps
+    what is finished; `qnr` judges every product.
     """
 
     jobs: Sequence[Job]
@@ -38,6 +44,7 @@ class Batch:
     fail_fast: bool = False
     resume: bool = False
     qnr: bool = False
+    scheduler: str | None = None
 
     @property
     def summary(self) -> Path:
@@ -57,14 +64,13 @@ def sharpen_all(batch: Batch, on_scene: Callable[[int, int, int], None] = lambda
     """
     tasks = _tasks(batch)
     expected = {task.scene: task.outcome("left") for task in tasks}
-    level = logging.DEBUG if log.isEnabledFor(logging.DEBUG) else logging.WARNING
     queue, counts = deque(tasks), Counter[str]()
     with (
         Summary(batch.summary, expected, keep=batch.resume) as summary,
-        Workers(batch.desks, level=level, on_log=_log, tidy=_tidy) as workers,
+        _hands(batch) as each,
     ):
-        for task, result in workers.each(queue):
-            if _may_try_again(result, task, batch.retries):
+        for task, result in each(queue):
+            if not isinstance(result, Outcome) and _may_try_again(result, task, batch.retries):
                 log.info("%s: %s; it is tried again", task.scene, _reason(result))
                 queue.append(replace(task, attempt=task.attempt + 1, resume=True))  # the product may be there
                 continue
@@ -78,6 +84,19 @@ def sharpen_all(batch: Batch, on_scene: Callable[[int, int, int], None] = lambda
     return summary
 
 
+@contextmanager
+def _hands(batch: Batch) -> Iterator[Callable[[deque[Task]], Iterator[tuple[Task, Result]]]]:
+    """Who does the tasks of a queue: processes of this machine, or the workers of a cluster."""
+    if batch.scheduler:
+        [device] = batch.devices
+        with Cluster(batch.scheduler, wants_gpu(device)) as cluster:
+            yield lambda queue: cluster.each(queue, Desk(device, batch.threads))
+        return
+    level = logging.DEBUG if log.isEnabledFor(logging.DEBUG) else logging.WARNING
+    with Workers(batch.desks, level=level, on_log=_log, tidy=_tidy) as workers:
+        yield workers.each
+
+
 def _tasks(batch: Batch) -> list[Task]:
     """Of the batch's shard, after a look at all that can be known to go wrong."""
     for name, times in Counter(scene_name(job, batch.folder) for job in batch.jobs).items():
@@ -88,23 +107,25 @@ def _tasks(batch: Batch) -> list[Task]:
     if there and not batch.resume:
         more = f" and {len(there) - 1} more of its products" if len(there) > 1 else ""
         raise OutputError(f"{there[0]}{more} exist; --resume the batch, --overwrite them, or give another folder")
+    locations.check_output(batch.folder)
     try:
         batch.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{batch.folder} cannot be made for the products: {error.strerror}") from error
     before = read_summary(batch.folder.glob("summary*.jsonl")) if batch.resume else {}
     names = [(scene_name(job, batch.folder), job) for job in jobs]
-    return [Task(name, job, batch.resume, batch.qnr, before.get(name)) for name, job in names]
+    tasks = [Task(name, job, batch.resume, batch.qnr, before.get(name)) for name, job in names]
+    return [task.anywhere() for task in tasks] if batch.scheduler else tasks
 
 
-def _may_try_again(result: Outcome | Failure | Death, task: Task, retries: int) -> bool:
-    if isinstance(result, Outcome) or task.attempt > retries:
+def _may_try_again(failure: Failure | Death | Lost, task: Task, retries: int) -> bool:
+    if task.attempt > retries:
         return False
-    return isinstance(result, Death) or result.may_pass
+    return failure.may_pass if isinstance(failure, Failure) else True
 
 
-def _reason(result: Outcome | Failure | Death) -> str:
-    return str(result) if isinstance(result, Death) else result.message
+def _reason(failure: Failure | Death | Lost) -> str:
+    return failure.message if isinstance(failure, Failure) else str(failure)
 
 
 def _tell(outcome: Outcome) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pansharpen_cli import pipeline
+from pansharpen_cli import locations, pipeline
 from pansharpen_cli.errors import OutputError, PansharpenError
 from pansharpen_cli.pipeline import Job, Product
 from pansharpen_cli.quality import judge
@@ -52,6 +52,13 @@ class Task:
     qnr: bool = False
     before: Outcome | None = None
     attempt: int = 1
+
+    def anywhere(self) -> Task:
+        """For a worker in another folder. It goes on with what another one, that died, has left."""
+        job = self.job
+        paths = [locations.anywhere(path) for path in (job.pan, *job.ms)]
+        output = job.output.absolute()
+        return replace(self, job=replace(job, pan=paths[0], ms=paths[1:], output=output), resume=True)
 
     def outcome(self, status: Status, message: str = "") -> Outcome:
         """Of a scene without a product."""

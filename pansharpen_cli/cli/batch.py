@@ -17,7 +17,7 @@ import typer
 from pansharpen_cli import settings
 from pansharpen_cli.cli import console, options
 from pansharpen_cli.cli.run import Backend, Format, Resampling
-from pansharpen_cli.errors import BatchError
+from pansharpen_cli.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
     from pansharpen_cli.batch.pairing import Unpaired
@@ -57,6 +57,9 @@ def batch(
     co: Annotated[
         list[str] | None, typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable.")
     ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="A manifest may name files below this folder only.", show_default=False)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished products, and go on with what was begun.")
@@ -70,6 +73,7 @@ def batch(
         typer.Option(min=0, help="Further attempts at a scene whose process died or whose writing failed."),
     ] = 1,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; each does one scene at a time.")] = 1,
+    scheduler: options.Scheduler = None,
     shard: Annotated[
         str, typer.Option(help="Do part I/N only, like 1/16; auto or auto/N: that of this member of a job array.")
     ] = "1/1",
@@ -87,6 +91,8 @@ def batch(
     pansharpen batch folder-of-scenes -o products --dry-run
     """
     console.set_up(quiet, verbose)
+    if scheduler and ("," in device or workers > 1):
+        raise UsageError("--scheduler has its own workers; give no --workers, and one --device for all")
     count = console.threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(max(1, count // workers))  # the workers', who inherit it
     from pansharpen_cli import coregistration, mtf, pipeline
@@ -110,18 +116,19 @@ def batch(
         overwrite=overwrite,
         tile=tile,
     )
-    jobs, unpaired = gather(scenes, output, common)
+    jobs, unpaired = gather(scenes, output, common, root)
     task = Batch(
         jobs=jobs,
         folder=output,
         shard=shards.parse(shard, os.environ),
         workers=workers,
         devices=options.names(device) or [],
-        threads=count,
+        threads=threads if scheduler else count,
         retries=retries,
         fail_fast=fail_fast,
         resume=resume,
         qnr=qnr,
+        scheduler=scheduler,
     )
     for lone in unpaired:
         log.warning("%s is left out: %s", lone.path, lone.reason)

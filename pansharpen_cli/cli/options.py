@@ -24,6 +24,11 @@ ParityScene = Annotated[
 Tolerance = Annotated[float, typer.Option(min=0, help="Largest difference that passes, in DN.")]
 Threads = Annotated[int, typer.Option("--threads", "-j", min=0, help="CPU threads; 0: all.")]
 
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="tcp://HOST:PORT", help="Let the workers of this Dask scheduler do it.", show_default=False),
+]
+
 
 def key_values(texts: list[str], option: str) -> dict[str, str]:
     """`["COMPRESS=ZSTD"]` -> {"COMPRESS": "ZSTD"}."""

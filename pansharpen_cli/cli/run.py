@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +19,9 @@ from pansharpen_cli.cli import console, options
 from pansharpen_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from pansharpen_cli.pipeline import Job, Product
+    from pansharpen_cli.part import Part
+    from pansharpen_cli.pipeline import Compute, Job, Product
+    from pansharpen_cli.stac import ItemScene
 
 
 class Format(StrEnum):
@@ -44,10 +49,21 @@ class Resampling(StrEnum):
     sinc = "sinc"
 
 
+class Statistics(StrEnum):
+    """What the global values of a part come from."""
+
+    part = "part"
+    scene = "scene"
+
+
 def run(
-    pan: Annotated[str, typer.Argument(help="The sharp grey image, one band.", show_default=False)],
-    ms: Annotated[list[str], typer.Argument(help="The coloured image: one file, or one a band.", show_default=False)],
+    pan: Annotated[
+        str, typer.Argument(help="The sharp grey image, one band; or a STAC item of both, .json.", show_default=False)
+    ],
     output: options.Output,
+    ms: Annotated[
+        list[str] | None, typer.Argument(help="The coloured image: one file, or one a band.", show_default=False)
+    ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="auto, a model, its folder or ONNX file, or a classical method.")
     ] = "auto",
@@ -75,7 +91,23 @@ def run(
     adapt: Annotated[
         bool, typer.Option("--adapt", help="Fit the model to this scene first; it is kept beside the product.")
     ] = False,
+    bounds: Annotated[
+        str | None,
+        typer.Option(metavar="L,B,R,T", help="Only this part, LEFT,BOTTOM,RIGHT,TOP in the PAN's CRS or --bounds-crs."),
+    ] = None,
+    bounds_crs: Annotated[
+        str | None, typer.Option(metavar="CRS", help="CRS of --bounds, like EPSG:4326 (longitude first).")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(metavar="COL,ROW,WIDTH,HEIGHT", help="Only this part, in pixels of the PAN's file.")
+    ] = None,
+    statistics: Annotated[
+        Statistics,
+        typer.Option(help="What a part's shift and global statistics come from: its surroundings, or the whole scene."),
+    ] = Statistics.part,
     quicklook: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.")] = None,
+    stac: Annotated[bool, typer.Option("--stac", help="Also write a STAC item, beside the product.")] = False,
+    scheduler: options.Scheduler = None,
     overwrite: options.Overwrite = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was killed; keep a finished product.")
@@ -91,15 +123,24 @@ def run(
     pansharpen run pan.tif ms.tif -o out.tif
 
     pansharpen run B8.TIF B2.TIF B3.TIF B4.TIF -o out.tif --band-names blue,green,red
+
+    pansharpen run https://host/pan.tif https://host/ms.tif -o part.tif --bounds 444700,4480000,450000,4485000
     """
     console.set_up(quiet, verbose)
     count = console.threads(threads)
-    from pansharpen_cli import coregistration, mtf, pipeline
+    from pansharpen_cli import coregistration, locations, mtf, pipeline
     from pansharpen_cli.resume import resume as resume_
+    from pansharpen_cli.upload import sharpen_to
 
+    url = locations.output_url(output)
+    if url and (resume or quicklook or stac or adapt):
+        raise UsageError(f"--resume, --quicklook, --stac and --adapt need an output on this machine, not {url}")
+    item = None if ms else _item(pan)
+    if item:
+        pan, ms, band_names = item.pan, [*item.ms], band_names or (None if bidx else ",".join(item.band_names))
     job = pipeline.Job(
         pan=pan,
-        ms=ms,
+        ms=ms or [],
         output=output,
         model=model,
         coregister=coregistration.parse(coregister),
@@ -116,25 +157,62 @@ def run(
         overwrite=overwrite,
         tile=tile,
         threads=count,
+        part=_part(bounds, bounds_crs, window),
+        statistics=statistics.value,
     )
     if quicklook:
-        _check_quicklook(quicklook, [output, *map(Path, (pan, *ms))], overwrite or resume)
+        _check_beside("--quicklook", quicklook, [output, *map(Path, (pan, *job.ms))], overwrite or resume)
+    if stac:
+        from pansharpen_cli.stac import item_beside
+
+        _check_beside("--stac", item_beside(output), [output, *map(Path, (pan, *job.ms))], overwrite or resume)
     if adapt:
         if resume:
             raise UsageError("--resume cannot go on with --adapt; give the model that was fitted by --model")
         if bidx or band_names or nodata != "file":
             raise UsageError("--adapt takes the MS as it is, without --bidx, --band-names and --nodata")
         job = replace(job, model=_adapted(job, quiet))
-    with console.progress(quiet, "tile") as on_tile:
-        product = resume_(job, on_tile) if resume else pipeline.sharpen(job, on_tile)
+    with console.progress(quiet, "tile") as on_tile, _compute(scheduler, device) as compute:
+        make = partial(resume_ if resume else pipeline.sharpen, on_tile=on_tile, compute=compute)
+        product = sharpen_to(url, job, make) if url else make(job)
     if quicklook:
         from pansharpen_cli.quicklook import write_quicklook
 
         write_quicklook(product.path, quicklook)
+    if stac:
+        from pansharpen_cli.stac import write_item
+
+        write_item(product, item)
     if json_:
-        typer.echo(json.dumps(_as_json(product, quicklook)))
+        typer.echo(json.dumps(_as_json(product, url, quicklook)))
     elif not quiet:
-        print(_summary(product, quicklook), file=sys.stderr)
+        print(_summary(product, url, quicklook), file=sys.stderr)
+
+
+@contextmanager
+def _compute(scheduler: str | None, device: str) -> Iterator[Compute]:
+    """Who sharpens tiles."""
+    from pansharpen_cli.backends.sharpener import Sharpener
+
+    if scheduler is None:
+        yield Sharpener.all
+        return
+    from pansharpen_cli.cluster import Cluster, Tiles, wants_gpu
+
+    with Cluster(scheduler, wants_gpu(device)) as cluster:
+        yield Tiles(cluster)
+
+
+def _part(bounds: str | None, bounds_crs: str | None, window: str | None) -> Part | None:
+    from pansharpen_cli import part
+
+    if bounds and window:
+        raise UsageError("--bounds and --window both name a part; give one of them")
+    if bounds_crs and not bounds:
+        raise UsageError("--bounds-crs says what --bounds are in; give these too")
+    if window:
+        return part.parse_window(window)
+    return part.parse_bounds(bounds, bounds_crs) if bounds else None
 
 
 def _adapted(job: Job, quiet: bool) -> str:
@@ -152,20 +230,29 @@ def _adapted(job: Job, quiet: bool) -> str:
     return str(adapted.model.folder)
 
 
-def _check_quicklook(path: Path, others: list[Path], overwrite: bool) -> None:
+def _item(path: str) -> ItemScene:
+    """The scene of a STAC item, which stands for PAN and MS."""
+    from pansharpen_cli.stac import is_item, read_item
+
+    if not is_item(path):
+        raise UsageError(f"the argument ms is missing; give the MS after {path}, or a STAC item (.json) of both")
+    return read_item(path)
+
+
+def _check_beside(option: str, path: Path, others: list[Path], overwrite: bool) -> None:
     """It must not take the place of another file of this run, and of no file at all unasked."""
     from pansharpen_cli.writer import check_target
 
     if path.resolve() in [other.resolve() for other in others]:
-        raise OutputError(f"--quicklook {path} is another file of this run; give it a name of its own")
+        raise OutputError(f"{option} {path} is another file of this run; give it a name of its own")
     check_target(path, overwrite)
 
 
-def _summary(product: Product, quicklook: Path | None) -> str:
+def _summary(product: Product, url: str | None, quicklook: Path | None) -> str:
     if product.kept:
         return f"{product.path} is finished already; it is kept"
     lines = [
-        f"{product.path}: {product.width} x {product.height}, {len(product.bands)} bands "
+        f"{url or product.path}: {product.width} x {product.height}, {len(product.bands)} bands "
         f"({', '.join(product.bands)}), {product.dtype}",
         f"by {product.method} on {product.device} in {product.seconds:.1f} s "
         f"({product.megapixels_per_second:.2f} MPix/s)",
@@ -173,10 +260,10 @@ def _summary(product: Product, quicklook: Path | None) -> str:
     return "\n".join(lines + ([f"to look at: {quicklook}"] if quicklook else []))
 
 
-def _as_json(product: Product, quicklook: Path | None) -> dict[str, object]:
+def _as_json(product: Product, url: str | None, quicklook: Path | None) -> dict[str, object]:
     return {
         **asdict(product),
-        "path": str(product.path),
+        "path": url or str(product.path),
         "megapixels_per_second": product.megapixels_per_second,
         "quicklook": str(quicklook) if quicklook else None,
     }

@@ -1,0 +1,231 @@
+"""STAC items: which of its assets are PAN and MS, and an item that describes a product.
+
+Of STAC 1.0 and 1.1: bands are in `eo:bands`, or in `bands` with `eo:common_name`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
+
+import pyproj
+
+from pansharpen_cli import __version__
+from pansharpen_cli.errors import SceneError, UsageError
+from pansharpen_cli.files import digest, redacted
+from pansharpen_cli.geogrid import GeoGrid
+from pansharpen_cli.locations import is_remote
+from pansharpen_cli.modelspec import canonical_band
+from pansharpen_cli.pipeline import Product
+from pansharpen_cli.scene import Raster
+from pansharpen_cli.writer import partial_beside, publish
+
+if TYPE_CHECKING:
+    from pystac import Asset, Item
+
+COMMON_NAMES = {
+    **{name: name for name in ("coastal", "blue", "green", "yellow", "red", "rededge", "nir")},
+    **{"nir08": "nir", "nir09": "nir2", "swir16": "swir1", "swir22": "swir2"},
+}
+"""STAC's names of bands that may be sharpened, and what models call them."""
+
+NOT_DATA = {"thumbnail", "overview", "metadata", "cloud", "saturation", "visual", "data-mask", "water-mask"}
+"""Roles of assets that show or explain the image."""
+
+EXTENSIONS = [
+    f"https://stac-extensions.github.io/{name}/schema.json"
+    for name in ("eo/v2.0.0", "raster/v2.0.0", "processing/v1.2.0")
+]
+SHA256 = "1220"
+"""What a multihash of 32 bytes of SHA-256 begins with."""
+
+LARGEST = 10_000_000
+"""Bytes of an item."""
+PATIENCE = 30
+"""Seconds for a server to answer."""
+
+
+@dataclass(frozen=True)
+class ItemScene:
+    """A scene that an item names. `band_names` as models know them; `taken`: when it was acquired."""
+
+    href: str
+    pan: str
+    ms: tuple[str, ...]
+    band_names: tuple[str, ...]
+    taken: datetime | None
+
+
+def is_item(path: str) -> bool:
+    """True for what can be a STAC item by its name."""
+    return path.partition("?")[0].lower().endswith((".json", ".geojson"))
+
+
+def read_item(href: str) -> ItemScene:
+    """PAN and MS of the item in a file, or at a URL of http or https. Raises SceneError, also if it leaves a choice."""
+    pystac, text = _pystac(), _text(href)
+    try:
+        item = pystac.Item.from_dict(json.loads(text), href=href, preserve_dict=False)
+    except Exception as error:  # pystac checks little: what is no item ends in any of them
+        raise SceneError(f"{redacted(href)} is no STAC item: {redacted(str(error))}") from None
+    images = [image for key, asset in item.assets.items() if (image := _image(key, asset))]
+    pan = _only([image for image in images if image.names == ("pan",)], href)
+    several = [image for image in images if len(image.names) > 1 and set(image.names) <= set(COMMON_NAMES)]
+    alone = [image for image in images if len(image.names) == 1 and image.names[0] in COMMON_NAMES]
+    ms = [_only(several, href)] if several else alone
+    names = [COMMON_NAMES[name] for image in ms for name in image.names]
+    if not ms or len(set(names)) < len(names):
+        what = "several assets of one band" if ms else "no asset with bands like blue, green and red"
+        raise SceneError(f"{redacted(href)} has {what}; give PAN and MS files instead of the item")
+    return ItemScene(href, pan.href, tuple(image.href for image in ms), tuple(names), item.datetime)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An asset with pixels: the common names of its bands."""
+
+    key: str
+    href: str
+    names: tuple[str, ...]
+
+
+def _image(key: str, asset: Asset) -> _Image | None:
+    if NOT_DATA & set(asset.roles or ()) or not (asset.media_type or "image/").startswith("image/"):
+        return None
+    bands: Sequence[Mapping[str, Any]] = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or ()
+    names = tuple(str(band.get("eo:common_name") or band.get("common_name") or "") for band in bands)
+    if not names and {"pan", "panchromatic"} & {key.lower(), *(asset.roles or ())}:
+        names = ("pan",)
+    href = asset.get_absolute_href()
+    return _Image(key, href, names) if href and names else None
+
+
+def _only(images: Sequence[_Image], href: str) -> _Image:
+    if len(images) == 1:
+        return images[0]
+    keys = f"several: {', '.join(image.key for image in images)}" if images else "none"
+    raise SceneError(
+        f"{redacted(href)} must have one asset with the band pan and one, or one a band, of the MS; of one of these "
+        f"it has {keys}; give PAN and MS files instead of the item"
+    )
+
+
+def _text(href: str) -> str:
+    try:
+        if not is_remote(href):
+            return Path(href).read_text(encoding="utf-8")
+        if not href.startswith(("http://", "https://")):
+            raise SceneError(f"{redacted(href)} cannot be fetched as an item; give a file, or a URL of http or https")
+        with urlopen(href, timeout=PATIENCE) as answer:
+            return str(answer.read(LARGEST).decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SceneError(f"{redacted(href)} cannot be read as a STAC item: {redacted(str(error))}") from None
+
+
+def write_item(product: Product, scene: ItemScene | None) -> Path:
+    """An item beside `product` that describes it, and the `scene` it is derived from. Raises OutputError.
+
+    Its time is when the scene was taken; where that is not known, now.
+    """
+    pystac = _pystac()
+    with closing(Raster(product.path)) as raster:
+        grid, nodata = raster.grid, raster.nodata
+        is_cog = raster.tags("IMAGE_STRUCTURE").get("LAYOUT") == "COG"
+    taken = scene.taken if scene and scene.taken else datetime.now(UTC)
+    item: Item = pystac.Item(product.path.stem, _footprint(grid), _box(grid), taken, {})
+    item.stac_extensions += EXTENSIONS
+    item.properties |= {
+        "processing:software": {"pansharpen_cli": __version__},
+        "processing:lineage": f"MS sharpened with its PAN by {product.method}, shift {product.applied} PAN pixels",
+    }
+    item.common_metadata.gsd = _gsd(grid)
+    bands = [dict(_band(name, product.dtype, nodata, _gsd(grid))) for name in product.bands]
+    kind = pystac.MediaType.COG if is_cog else pystac.MediaType.GEOTIFF
+    asset = pystac.Asset(f"./{product.path.name}", media_type=kind, roles=["data"], extra_fields={"bands": bands})
+    item.add_asset("data", asset)
+    _project(item, grid)
+    _describe_file(asset, product.path)
+    if scene:
+        item.add_link(pystac.Link("derived_from", redacted(scene.href), pystac.MediaType.JSON))
+    path = item_beside(product.path)
+    partial = partial_beside(path)
+    partial.write_text(json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=2) + "\n")
+    publish(partial, path)
+    return path
+
+
+def item_beside(product: Path) -> Path:
+    """Where the item of a product is."""
+    return product.with_suffix(".json")
+
+
+def _band(name: str, dtype: str, nodata: float | None, gsd: float | None) -> Iterator[tuple[str, object]]:
+    yield "name", name
+    known = {ours: theirs for theirs, ours in COMMON_NAMES.items() if theirs != "nir08"}
+    if common := known.get(canonical_band(name)):
+        yield "eo:common_name", common
+    yield "data_type", dtype
+    if nodata is not None:
+        yield "nodata", "nan" if isnan(nodata) else nodata
+    if gsd is not None:
+        yield "raster:spatial_resolution", gsd
+
+
+def _gsd(grid: GeoGrid) -> float | None:
+    """Metres, where the CRS tells."""
+    crs = pyproj.CRS.from_wkt(grid.crs) if grid.crs else None
+    return round(grid.gsd[0] * crs.axis_info[0].unit_conversion_factor, 6) if crs and crs.is_projected else None
+
+
+def _project(item: Item, grid: GeoGrid) -> None:
+    from pystac.extensions.projection import ProjectionExtension
+
+    code = wkt2 = None
+    if grid.crs:
+        crs = pyproj.CRS.from_wkt(grid.crs)
+        code = ":".join(crs.to_authority() or ()) or None
+        wkt2 = None if code else crs.to_wkt()
+    (left, right), (bottom, top) = grid.cols.ends, grid.rows.ends
+    ProjectionExtension.ext(item, add_if_missing=True).apply(
+        code=code, wkt2=wkt2, shape=[grid.height, grid.width], transform=list(grid.transform),
+        bbox=[left, bottom, right, top],
+    )  # fmt: skip
+
+
+def _describe_file(asset: Asset, path: Path) -> None:
+    from pystac.extensions.file import FileExtension
+
+    FileExtension.ext(asset, add_if_missing=True).apply(checksum=SHA256 + digest(path), size=path.stat().st_size)
+
+
+def _footprint(grid: GeoGrid) -> dict[str, Any] | None:
+    """The corners in longitude and latitude, counter-clockwise."""
+    if grid.crs is None:
+        return None
+    to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    (left, right), (bottom, top) = grid.cols.ends, grid.rows.ends
+    corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+    return {"type": "Polygon", "coordinates": [[list(to_degrees.transform(*corner)) for corner in corners]]}
+
+
+def _box(grid: GeoGrid) -> list[float] | None:
+    footprint = _footprint(grid)
+    if footprint is None:
+        return None
+    lon, lat = zip(*footprint["coordinates"][0], strict=True)
+    return [min(lon), min(lat), max(lon), max(lat)]
+
+
+def _pystac() -> Any:
+    try:
+        import pystac
+    except ImportError:
+        raise UsageError("STAC items need pystac; install it with pip install 'pansharpen-cli[stac]'") from None
+    return pystac
