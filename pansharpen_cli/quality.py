@@ -20,13 +20,13 @@ from pansharpen_cli.canvas import SceneCanvas
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.files import digest
 from pansharpen_cli.geogrid import GeoGrid
-from pansharpen_cli.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.interpolation import KERNELS, area_phase, toolbox_phase
 from pansharpen_cli.metrics.full_resolution import FULL, PRODUCTS, FullReport, full
 from pansharpen_cli.metrics.image import Locked
 from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.modelspec import canonical_band
 from pansharpen_cli.mtf import SENSORS
-from pansharpen_cli.scene import Raster, Scene
+from pansharpen_cli.scene import MOST_RATIO, Raster, Scene
 from pansharpen_cli.writer import TAGS, ProductWriter
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def judge(
     with ExitStack() as opened:
         fused = Raster(product)
         opened.callback(fused.close)
-        tags = fused.tags(TAGS)
+        tags = _sound(fused.tags(TAGS), product)
         pan = pan or _found("PAN", tags.get("PAN"), product, tags.get("PAN_SHA256", ""))
         files = list(ms) or _all_found(tags, product)
         sensor = sensor or tags.get("SENSOR", "generic")
@@ -77,11 +77,10 @@ def judge(
         _check(fused, canvas)
         plain = Raster(product, nodata="none")
         opened.callback(plain.close)
-        lock = Lock()  # the canvas reads the PAN with its MS
         report = full(
             Locked(_Fused(fused, plain, canvas), Lock()),
-            Locked(_Placed(scene.pan, canvas), lock),
-            Locked(_Ms(canvas), lock),
+            Locked(_Placed(scene.pan, canvas), Lock()),
+            Locked(_Ms(canvas), Lock()),
             gains=[SENSORS[sensor].gain(canonical_band(name)) for name in scene.band_names],
             phase=area_phase(canvas.ratio) if phase == "area" else toolbox_phase(canvas.ratio),
             metrics=metrics, maps=maps, threads=threads, on_tile=on_tile,
@@ -109,6 +108,27 @@ def write_maps(judgement: Judgement, folder: Path) -> list[Path]:
             writer.write(*everywhere, values[None].astype(np.float32), np.isfinite(values))
             written.append(writer.finish({"BLOCK": str(BLOCK)}))
     return written
+
+
+def _sound(tags: dict[str, str], product: Path) -> dict[str, str]:
+    """`tags`, which anybody may have written, if they make sense. Raises SceneError."""
+    try:
+        files, digests = (json.loads(tags.get(name, "[]")) for name in ("MS", "MS_SHA256"))
+        bands, ratio = json.loads(tags.get("BANDS", "null")), int(tags.get("RATIO", "2"))
+        dx, dy = (float(part) for part in tags.get("SHIFT_APPLIED", "0,0").split(","))
+        sound = (
+            all(isinstance(text, str) for text in [*files, *digests])
+            and (not files or len(digests) in (0, len(files)))
+            and all(isinstance(band, int) for band in bands or ())
+            and 1 < ratio <= MOST_RATIO
+            and np.isfinite([dx, dy]).all()
+            and tags.get("MS_INTERPOLATED", "no") in ("no", *KERNELS)
+        )
+    except (ValueError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise SceneError(f"{product} has tags that make no sense; it is not as it was made")
+    return tags
 
 
 def _all_found(tags: dict[str, str], product: Path) -> list[str]:
@@ -226,6 +246,4 @@ class _Ms:
         self.shape = canvas.rows.size // canvas.ratio, canvas.cols.size // canvas.ratio
 
     def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
-        fine = (slice(s.start * self._canvas.ratio, s.stop * self._canvas.ratio) for s in (rows, cols))
-        raw = self._canvas.raw(*fine)
-        return raw.ms, raw.ms_valid
+        return self._canvas.nested_ms(rows, cols)

@@ -12,14 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli import mtf
-from pansharpen_cli.interpolation import (
-    KERNELS,
-    TOGETHER,
-    expand_inside,
-    filter_in_blocks,
-    polyphase,
-    together,
-)
+from pansharpen_cli.interpolation import KERNELS, polyphase
+from pansharpen_cli.metrics import loops
 from pansharpen_cli.metrics.formulas import whole
 from pansharpen_cli.metrics.image import Float64, Image, Pixels, pixels, pixels_beyond
 
@@ -54,21 +48,34 @@ class Expanded:
         coarse = [slice(s.start // self.ratio, -(-s.stop // self.ratio)) for s in (rows, cols)]
         wide = [slice(s.start - before, s.stop + after) for s in coarse]
         data, valid = pixels_beyond(self.image, wide[0], wide[1], "wrap")
-        exp = expand_inside(data.astype(np.float64), filters)
-        reached = whole(valid, before + 1 + after).repeat(self.ratio, axis=0).repeat(self.ratio, axis=1)
+        exp = np.empty((self.bands, *(self.ratio * (s.stop - s.start) for s in coarse)))
+        loops.expand(_with_room(data), _in_steps(filters.weights), exp)
+        reached = whole(valid, before + 1 + after).repeat(self.ratio, axis=1).repeat(self.ratio, axis=0)
         first = [self.ratio * s.start for s in coarse]
         inside = tuple(slice(s.start - f, s.stop - f) for s, f in zip((rows, cols), first, strict=True))
         return Pixels(exp[:, inside[0], inside[1]], reached[inside])
 
 
+def _in_steps(taps: Float64) -> Float64:
+    """Taps on the last axis, filled up with zeros as the loops take them."""
+    return np.pad(taps, [(0, 0)] * (taps.ndim - 1) + [(0, -taps.shape[-1] % loops.STEP)])
+
+
+def _with_room(image: npt.NDArray[Any]) -> Float64:
+    """An image (bands, row, col) with zeros at the ends for those taps to meet."""
+    bands, rows, cols = image.shape
+    result = np.zeros((bands, rows + loops.STEP - 1, cols + loops.STEP - 1))
+    result[:, :rows, :cols] = image
+    return result
+
+
 @lru_cache(maxsize=8)
-def _reduction(ratio: int) -> tuple[int, Float64, Float64]:
-    """First PAN pixel and taps of the antialiased bicubic for MS pixel 0 (MATLAB's imresize), and their matrix."""
+def _reduction(ratio: int) -> tuple[int, Float64]:
+    """First PAN pixel and taps of the antialiased bicubic for MS pixel 0 (MATLAB's imresize)."""
     pan = np.arange(-2 * ratio, 3 * ratio)
     weights = KERNELS["cubic"][0]((pan - (ratio - 1) / 2) / ratio)
     used = np.flatnonzero(weights)
-    taps = weights[used[0] : used[-1] + 1] / weights.sum()
-    return int(pan[used[0]]), taps, together(taps[None], ratio)
+    return int(pan[used[0]]), weights[used[0] : used[-1] + 1] / weights.sum()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,22 +94,17 @@ class Reduced:
         return self.image.shape[0] // self.ratio, self.image.shape[1] // self.ratio
 
     def read(self, rows: slice, cols: slice) -> Pixels:
-        first, taps, matrix = _reduction(self.ratio)
+        first, taps = _reduction(self.ratio)
         last = first + len(taps) - self.ratio
         wide = [slice(self.ratio * s.start + first, self.ratio * s.stop + last) for s in (rows, cols)]
         data, valid = pixels_beyond(self.image, wide[0], wide[1], "symmetric")
-        height, width = (s.stop - s.start for s in (rows, cols))
-        low_rows = filter_in_blocks(data.astype(np.float64), matrix, self.ratio * TOGETHER, height, -2)
-        low = filter_in_blocks(low_rows, matrix, self.ratio * TOGETHER, width, -1)
+        low = np.empty((self.bands, rows.stop - rows.start, cols.stop - cols.start))
+        loops.reduce(_with_room(data), _in_steps(taps), self.ratio, low)
         return Pixels(low, whole(valid, len(taps))[:: self.ratio, :: self.ratio])
 
 
-PIECE = 256
-"""Pixels a side that are filtered at once: few enough to stay in the processor's cache."""
-TRANSFORM = PIECE + 44
-"""Size of a Fourier transform: there is room for the margin of the kernels, and 300 has small factors."""
-Filter = Callable[[npt.NDArray[Any]], Float64]
-"""Filters a piece (row, col) of up to PIECE pixels a side, and half a kernel around them."""
+Filter = Callable[[npt.NDArray[Any], Float64], None]
+"""Filters an image (row, col) into another, which has half a kernel less on all sides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,22 +127,30 @@ class Filtered:
         wide = [slice(s.start - half, s.stop + half) for s in (rows, cols)]
         data, valid = pixels_beyond(self.image, wide[0], wide[1], "edge")
         result = np.empty((self.bands, rows.stop - rows.start, cols.stop - cols.start))
-        for band, row, col in product(range(self.bands), *(range(0, n, PIECE) for n in result.shape[1:])):
-            piece = data[band, row : row + PIECE + 2 * half, col : col + PIECE + 2 * half]
-            result[band, row : row + PIECE, col : col + PIECE] = self.filters[band](piece)
+        for filtered, band, out in zip(self.filters, data, result, strict=True):
+            filtered(band, out)
         return Pixels(result, whole(valid, mtf.TAPS))
+
+
+PIECE = 256
+"""Pixels a side that are transformed at once: few enough to stay in the processor's cache."""
+TRANSFORM = PIECE + 44
+"""Size of a Fourier transform: there is room for the margin of the kernels, and 300 has small factors."""
 
 
 def by_fourier(kernel: Float64) -> Filter:
     """The filter by an MTF kernel (TAPS, TAPS)."""
+    margin = mtf.TAPS - 1  # what wraps round falls into it
     spectrum = np.fft.rfft2(kernel, s=(TRANSFORM, TRANSFORM))
 
-    def filtered(piece: npt.NDArray[Any]) -> Float64:
-        response = np.fft.rfft2(piece.astype(np.float64), s=(TRANSFORM, TRANSFORM))
-        response *= spectrum
-        margin = mtf.TAPS - 1  # what wraps round falls into it
-        rows_done = np.fft.ifft(response, axis=0)[margin : piece.shape[0]]
-        return np.asarray(np.fft.irfft(rows_done, TRANSFORM, axis=1)[:, margin : piece.shape[1]])
+    def filtered(image: npt.NDArray[Any], out: Float64) -> None:
+        for row, col in product(*(range(0, size, PIECE) for size in out.shape)):
+            piece = image[row : row + PIECE + margin, col : col + PIECE + margin]
+            response = np.fft.rfft2(piece.astype(np.float64), s=(TRANSFORM, TRANSFORM))
+            response *= spectrum
+            rows_done = np.fft.ifft(response, axis=0)[margin : piece.shape[0]]
+            done = np.fft.irfft(rows_done, TRANSFORM, axis=1)[:, margin : piece.shape[1]]
+            out[row : row + PIECE, col : col + PIECE] = done
 
     return filtered
 

@@ -6,19 +6,19 @@ with published tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from pansharpen_cli.metrics import loops
+
 Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Real = npt.NDArray[np.floating | np.integer]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-UINT16_MAX = 65535
 FLATTEST = 2.0**-52
 """What Q2n takes for the standard deviation of a flat band."""
 SSIM_TAPS, SSIM_SIGMA = 11, 1.5
@@ -150,40 +150,23 @@ def blocks(image: npt.NDArray[Scalar], size: int, shift: int) -> npt.NDArray[Sca
     return windows[..., ::shift, ::shift, :, :]
 
 
-def block_moments(images: Sequence[Real], valid: Mask, size: int) -> Moments:
-    """Moments of the blocks of all bands of `images` (bands, row, col) together, over the pixels that are `valid`."""
-    every = [blocks(image, size, size) for image in images]
-    shape, n = every[0].shape[1:3], size * size
-    deviations = np.empty((sum(map(len, every)), *shape, n))
-    np.concatenate(every, out=deviations.reshape(-1, *shape, size, size))
-    gaps = None if valid.all() else ~blocks(valid, size, size).reshape(*shape, n)
-    if gaps is not None:
-        deviations[:, gaps] = 0
-    count = np.full(shape, n) if gaps is None else n - np.count_nonzero(gaps, axis=-1)
-    mean = deviations.sum(axis=-1) / np.maximum(count, 1)
-    # deviations first, then products: sums of squares would lose small variances
-    deviations -= mean[..., None]
-    if gaps is not None:
-        deviations[:, gaps] = 0
-    return Moments(count, np.moveaxis(mean, 0, -1), _products(deviations))
+def block_moments(one: Real, other: Real, valid: Mask, size: int, shift: int, whole: bool = False) -> Moments:
+    """Moments of the blocks of all bands of two images (bands, row, col) together, over the pixels that are `valid`.
 
-
-def _products(vectors: Float64) -> Float64:
-    """Sums of products of all pairs of `vectors` (number, ..., pixels): (..., number, number).
-
-    The last is left out of one factor: NumPy would take another routine of BLAS for the product of a matrix with its
-    own transpose, one that is three times slower for few rows.
+    `whole`: of DN rounded half up and clipped to uint16, as the toolbox does before Q2n.
     """
-    result = np.empty((*vectors.shape[1:-1], len(vectors), len(vectors)))
-    rows = np.moveaxis(vectors, 0, -2)
-    result[..., :-1, :] = rows[..., :-1, :] @ rows.swapaxes(-1, -2)
-    result[..., -1, :-1] = result[..., :-1, -1]
-    result[..., -1, -1] = _squares(vectors[-1])
-    return result
+    shape = [(n - size) // shift + 1 for n in valid.shape]
+    bands = len(one) + len(other)
+    found = Moments(np.empty(shape, np.intp), np.empty((*shape, bands)), np.empty((*shape, bands, bands)))
+    one, other = alike(one, other)
+    loops.block_moments(one, other, np.ascontiguousarray(valid), size, shift, whole, *found)
+    return found
 
 
-def _squares(vectors: Float64) -> Float64:
-    return np.asarray(np.einsum("...n,...n->...", vectors, vectors))
+def alike(*images: Real) -> list[Real]:
+    """Contiguous images of one type: float32 if all are, so that few loops are compiled, else float64."""
+    kind = np.float32 if all(image.dtype == np.float32 for image in images) else np.float64
+    return [np.ascontiguousarray(image, kind) for image in images]
 
 
 def uiqi_matrix(mean: Float64, covariance: Float64, flat: float) -> Float64:
@@ -218,30 +201,18 @@ def hypercomplex_signs(components: int) -> Float64:
     return signs
 
 
-def whole_numbers(image: Float64, size: int, shift: int) -> Float64:
-    """Blocks (bands, block row, block col, pixels) of an image (bands, row, col), rounded half up and clipped to uint16
-    as the toolbox does before Q2n."""
-    every = blocks(image, size, shift)
-    result = np.empty(every.shape)
-    for band, block in zip(every, result, strict=True):  # one fits into the processor's cache
-        np.add(band, 0.5, out=block)
-        np.floor(block, out=block)
-        np.clip(block, 0, UINT16_MAX, out=block)
-    return result.reshape(*result.shape[:3], -1)
-
-
-def q2n(reference: Float64, fused: Float64) -> tuple[Float64, Mask]:
-    """Q2n of blocks of `whole_numbers`, and where a band is flat in the reference (Garzelli and Nencini 2009).
+def q2n(moments: Moments, size: int) -> tuple[Float64, Mask]:
+    """Q2n of blocks from the moments of the bands of the reference and then of the fused image, both in whole DN; and
+    where a band is flat in the reference (Garzelli and Nencini 2009). `size`: pixels a side of a block, all valid.
 
     Both images are normalised by the reference's mean and deviation, band by band, to a = (g - mean) / s + 1. The
     product of hypercomplex numbers is bilinear, so a block needs only the matrix of its bands' cross products.
     """
-    bands, n = len(reference), reference.shape[-1]
-    # nothing is lost in these differences: whole uint16 numbers, and n is a power of two up to 1024
-    mean, variance = _spread(reference)
-    fused_mean, fused_variance = _spread(fused)
-    products = np.moveaxis(reference, 0, -2) @ np.moveaxis(fused, 0, -1)
-    covariance = products / n - mean[..., :, None] * fused_mean[..., None, :]
+    bands, n = moments.mean.shape[-1] // 2, size**2
+    mean, fused_mean = moments.mean[..., :bands], moments.mean[..., bands:]
+    spread = np.einsum("...ii->...i", moments.scatter) / n
+    variance, fused_variance = spread[..., :bands], spread[..., bands:]
+    covariance = moments.scatter[..., :bands, bands:] / n
 
     unbias = n / (n - 1)
     scale = np.where(variance > 0, np.sqrt(unbias * variance), FLATTEST)
@@ -257,13 +228,6 @@ def q2n(reference: Float64, fused: Float64) -> tuple[Float64, Mask]:
     common = 2 * unbias * np.linalg.norm(_components(cross, components), axis=-1)
     quality = np.where(spread > 0, bias * common / np.where(spread > 0, spread, 1), bias)
     return quality, np.asarray((variance == 0).any(axis=-1))
-
-
-def _spread(numbers: Float64) -> tuple[Float64, Float64]:
-    """Mean and variance (..., bands) of blocks of `whole_numbers`."""
-    n = numbers.shape[-1]
-    mean = numbers.sum(axis=-1) / n
-    return np.moveaxis(mean, 0, -1), np.moveaxis(_squares(numbers) / n - mean**2, 0, -1)
 
 
 def _components(covariance: Float64, components: int) -> Float64:

@@ -39,9 +39,9 @@ from pansharpen_cli.tiling import Span, Tile
 
 FLAT = 1e-8
 """A block whose deviation is this part of its mean is flat: the weights of EXP add up to 1 within 1e-9 only."""
-TILE = 512
-"""PAN pixels a side of a tile's core, a multiple of BLOCK. Margins of 41 pixels are read around it: smaller tiles cost
-more for these, larger ones leave the processor's cache."""
+TILE = (512, 1024)
+"""PAN pixels (rows, cols) of a tile's core, multiples of BLOCK. Margins of 41 pixels are read around it: smaller tiles
+cost more for these, larger ones more memory, and leave the processor's cache."""
 REPROJECTION_HALF_WIDTH = 2
 MS_TILE = 96
 """MS pixels a side of a tile's core, for the reprojection indices: with margins, at ratio 4, two Fourier transforms."""
@@ -407,7 +407,7 @@ class View:
         return Window.of(self.tile, self.product.size, pan, fused)
 
     def _moments(self, bands: tuple[npt.NDArray[Any], Mask], pan: tuple[npt.NDArray[Any], Mask]) -> Moments:
-        return formulas.block_moments((bands[0], pan[0]), bands[1] & pan[1], self.size)
+        return formulas.block_moments(bands[0], pan[0], bands[1] & pan[1], self.size, self.size)
 
 
 class FullFamily(Margins, Protocol):

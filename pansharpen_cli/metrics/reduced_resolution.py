@@ -212,11 +212,8 @@ class Hypercomplex:
         if any(short for _, short in beyond):
             reference, fused = (np.pad(image, [(0, 0), *beyond], mode="symmetric") for image in (reference, fused))
             valid = np.pad(valid, beyond, mode="symmetric")
-        quality, flat = formulas.q2n(
-            *(formulas.whole_numbers(image, self._size, self._shift) for image in (reference, fused))
-        )
-        known = np.asarray(formulas.blocks(valid, self._size, self._shift).all(axis=(-2, -1)))
-        return quality, flat, known
+        moments = formulas.block_moments(reference, fused, valid, self._size, self._shift, whole=True)
+        return *formulas.q2n(moments, self._size), moments.pixels == self._size**2
 
     def _lacking(self, span: Span, have: int) -> int:
         """Pixels to add so that all blocks that start in the core are complete."""
