@@ -157,7 +157,8 @@ def fit(
     kept = copy.deepcopy(average.state_dict())
     step = waited = 0
     end = time.perf_counter() + seconds
-    while waited < PATIENCE and time.perf_counter() < end and step != (steps or None):
+    over = time.perf_counter() >= end
+    while waited < PATIENCE and not over:
         loss = task.loss(network, known, random)
         if not torch.isfinite(loss):
             break
@@ -167,7 +168,8 @@ def fit(
         optimizer.step()
         step += 1
         _follow(average, network, min(AVERAGED, step / (step + 10)))
-        if step % EVERY == 0 or step == steps:
+        over = step == steps or time.perf_counter() >= end
+        if step % EVERY == 0 or over:
             now = tasks.of_backend(task, backend)
             waited += 1
             if task.merit(now) < task.merit(best):

@@ -6,7 +6,7 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -128,13 +128,8 @@ def train(
             break
         # what is random in a step follows from it alone: no state of a generator need be kept
         torch.manual_seed(int(np.random.SeedSequence((plan.seed, step, workers.rank)).generate_state(1)[0]))
-        network.train()
-        pan, ms, gt, gains, haze = (torch.from_numpy(images).to(where) for images in batch)
-        loss = LOSSES[recipe.loss](learner(pan, ms, gains, haze), gt)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.longest_step)
-        told = workers.mean(loss.detach())
+        loss, norm = _gradients(learner, recipe, [torch.from_numpy(images).to(where) for images in batch])
+        told = workers.mean(loss)
         if not torch.isfinite(told + norm):
             raise _failed(f"the loss is {told.item()} at step {step + 1}, its gradient {norm.item()}", plan, best)
         lr = float(schedule.get_last_lr()[0])
@@ -162,6 +157,16 @@ def train(
         began = time.perf_counter()
     assert best is not None
     return best
+
+
+def _gradients(learner: nn.Module, recipe: Recipe, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Leaves them with the parameters; the loss, and the norm that they had."""
+    learner.train()
+    learner.zero_grad(set_to_none=True)
+    pan, ms, gt, gains, haze = batch
+    loss = LOSSES[recipe.loss](learner(pan, ms, gains, haze), gt)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach(), nn.utils.clip_grad_norm_(learner.parameters(), recipe.longest_step)
 
 
 def _failed(what: str, plan: Plan, best: Best | None) -> ModelError:
