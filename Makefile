@@ -1,5 +1,6 @@
 # make demo   installs what is needed into .venv and sharpens the scene in examples/
 # make test   installs what is needed into .venv and runs every check
+# make faults does all the damage of the fault and input tests, in about half an hour, and reports it
 # make docs   builds the documentation, build/site/index.html
 # make lock   renews requirements.lock (needs uv)
 # make image-replay   builds the container image where there is no engine, and checks it (scripts/replay-image.sh)
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint docs lock image-replay clean
+.PHONY: demo test faults lint docs lock image-replay clean
 
 demo: $(VENV)/.installed
 	mkdir -p demo-output
@@ -17,6 +18,9 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/.installed
+	PANSHARPEN_SLOW=1 $(BIN)/python -m pytest -m faults tests/test_faults.py tests/test_security.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

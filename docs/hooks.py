@@ -110,7 +110,8 @@ def from_root(name: str) -> str:
 def generated() -> dict[str, str]:
     """Markdown by its place in the site."""
     pages = {f"commands/{name}.md": command_page(name) for name in COMMANDS}
-    return pages | {"changelog.md": from_root("CHANGELOG.md"), "contributing.md": from_root("CONTRIBUTING.md")}
+    own = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md"}
+    return pages | {page: from_root(name) for page, name in own.items()}
 
 
 def on_config(config: MkDocsConfig) -> None:

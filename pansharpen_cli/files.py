@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
 
 def digest(path: str | Path) -> str:
     """SHA-256 of a local file, hexadecimal; "" for what is none (a URL, a missing file)."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # which any name can be asked for
         return ""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

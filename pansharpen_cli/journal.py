@@ -12,7 +12,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -57,27 +57,37 @@ class Journal:
         self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Raises OutputError if another run has it."""
-        self._file = open(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-        try:
-            if fcntl:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise OutputError(f"{self._product} is being made by another run; wait for it") from error
-        remove_partials(self._product)
+        """Raises OutputError if another run has it, or if it cannot be kept."""
+        with _in_words(self._product), ExitStack() as life:
+            self._file = life.enter_context(open(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), "r+b"))
+            try:
+                if fcntl:
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(f"{self._product} is being made by another run; wait for it") from error
+            remove_partials(self._product)
+            life.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         holds_tiles = self._file.tell() > len(self._header)
-        self._file.close()
+        with suppress(OSError):  # what was written is whole tiles, or it does not count
+            self._file.close()
         if error is None or isinstance(error, SceneError) or not holds_tiles:  # the product is there, or will not be
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink()
 
     def read(self) -> Iterator[Tile]:
-        """The tiles that earlier runs finished; none if they made something else. New ones go behind them."""
+        """The tiles that earlier runs finished; none if they made something else. New ones go behind them.
+
+        Raises OutputError.
+        """
+        with _in_words(self._product):
+            yield from self._read()
+
+    def _read(self) -> Iterator[Tile]:
         sound = 0
         if self._file.readline(len(self._header)) == self._header:
             sound = self._file.tell()
@@ -108,6 +118,11 @@ class Journal:
         return Tile(slice(top, bottom), slice(left, right), pixels, valid)
 
     def add(self, tile: Tile) -> None:
+        """Raises OutputError."""
+        with _in_words(self._product):
+            self._add(tile)
+
+    def _add(self, tile: Tile) -> None:
         edges = tile.rows.start, tile.rows.stop, tile.cols.start, tile.cols.stop
         hrms, packed = np.ascontiguousarray(tile.hrms).data.cast("B"), np.packbits(tile.valid).tobytes()
         self._file.write(_START.pack(_checksum(edges, hrms, packed), *edges))
@@ -143,10 +158,16 @@ class JournalingWriter(ProductWriter):
 
     def write(self, rows: slice, cols: slice, hrms: Pixels, valid: Mask) -> None:
         super().write(rows, cols, hrms, valid)
-        try:
-            self._journal.add(Tile(rows, cols, hrms, valid))
-        except OSError as error:
-            raise OutputError(f"the journal of {self._path} cannot be written: {error.strerror}") from error
+        self._journal.add(Tile(rows, cols, hrms, valid))
+
+
+@contextmanager
+def _in_words(product: Path) -> Iterator[None]:
+    """The system's errors as ours."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"the journal of {product} cannot be kept: {error.strerror}") from error
 
 
 def _checksum(edges: Sequence[int], hrms: bytes | memoryview, packed: bytes) -> int:

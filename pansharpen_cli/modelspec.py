@@ -14,6 +14,8 @@ from pansharpen_cli.radiometry import Radiometry
 from pansharpen_cli.tiling import Reach
 
 FORMAT_VERSION = 1
+LARGEST_OPTION = 1024
+"""Of the numbers that describe a network: channels, layers."""
 
 WAVELENGTHS = {
     **{"coastal": 0.43, "blue": 0.48, "green": 0.56, "yellow": 0.605, "red": 0.66, "rededge": 0.725},
@@ -78,11 +80,10 @@ class ModelSpec:
         return [band.name for band in self.bands]
 
     @property
-    def tables(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
-        """The scores on all scenes that the model was judged on, by what they are; no title, no table."""
-        title = self.training.get("judged_on")
-        elsewhere: Mapping[str, Mapping[str, Mapping[str, float]]] = self.training.get("elsewhere", {})
-        return {**({title: self.scores} if title else {}), **elsewhere}
+    def elsewhere(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+        """Scores on scenes that neither trained the model nor chose its weights: what they are -> as `scores`."""
+        tables: Mapping[str, Mapping[str, Mapping[str, float]]] = self.training.get("elsewhere", {})
+        return tables
 
     @property
     def reach(self) -> Reach:
@@ -105,9 +106,9 @@ class ModelSpec:
             raw["bands"] = tuple(Band(**band) for band in raw["bands"])
             raw["radiometry"] = Radiometry(**raw["radiometry"])
             spec = cls(**raw)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            spec._check(source)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ModelError(f"{source} is not a valid model description: {error}") from error
-        spec._check(source)
         return spec
 
     def _check(self, source: str) -> None:
@@ -115,7 +116,8 @@ class ModelSpec:
         names = self.band_names
         for sound, demand in (
             (_is_text(self.name) and _is_text(self.network), "name and network are texts"),
-            (isinstance(self.options, dict), "options are named"),
+            (_are_options(self.options), f"options are named, and their numbers are at most {LARGEST_OPTION}"),
+            (all(_is_number(band.wavelength) for band in self.bands), "wavelengths are numbers"),
             (all(map(_is_text, names)) and len(set(names)) == len(names), "bands have names of their own"),
             (_is_whole(self.ratio, 2, 16), "ratio is a whole number from 2 to 16"),
             (_is_number(self.phase) and -1 <= self.phase <= self.ratio, "phase is a position within an MS pixel"),
@@ -125,7 +127,7 @@ class ModelSpec:
                 "multiples are 1 ... 4096 PAN pixels",
             ),
             (_are_scores(self.scores), "scores give every method an ergas and numbers alone"),
-            (_are_tables(self.training), "tables of training have titles, and scores like its own"),
+            (_are_tables(self.training), "scores elsewhere are tables like its own"),
         ):
             if not sound:
                 raise ModelError(f"{source} makes no sense: {demand}")
@@ -164,6 +166,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _are_options(options: object) -> bool:
+    """Named values, or short lists of them, that cannot ask for a network of any size."""
+    if not isinstance(options, dict):
+        return False
+    values = [value for option in options.values() for value in (option if isinstance(option, list) else [option])]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return len(values) <= LARGEST_OPTION and all(abs(number) <= LARGEST_OPTION for number in numbers)
+
+
 def _are_scores(scores: object) -> bool:
     if not isinstance(scores, dict):
         return False
@@ -171,8 +182,5 @@ def _are_scores(scores: object) -> bool:
 
 
 def _are_tables(training: object) -> bool:
-    if not isinstance(training, dict):
-        return False
-    elsewhere = training.get("elsewhere", {})
-    titled = isinstance(training.get("judged_on", ""), str) and isinstance(elsewhere, dict)
-    return titled and all(map(_are_scores, elsewhere.values()))
+    elsewhere = training.get("elsewhere", {}) if isinstance(training, dict) else None
+    return isinstance(elsewhere, dict) and all(map(_are_scores, elsewhere.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def convert(
 
 def _state(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a checkpoint, loaded as data: nothing in the file is executed."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"{path} does not exist")
     try:
         if path.suffix == ".safetensors":

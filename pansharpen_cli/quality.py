@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def _found(role: str, name: str | None, product: Path, known: str) -> str:
     if not name:
         raise SceneError(f"{product} does not say what its {role} was; give --{role.lower()}")
     places = dict.fromkeys((Path(name), product.parent / name, product.parent / Path(name).name))
-    paths = [path for path in places if path.is_file()]
+    paths = [path for path in places if os.path.isfile(path)]
     if not paths:
         raise SceneError(f"{product} was made of {name}, which is not there; give --{role.lower()}")
     if not known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def write_quicklook(product: Path, target: Path, size: int = 1024) -> None:
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise OutputError(f"{target} cannot be made from {product}: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or its disk fails
+            partial.unlink()
 
 
 def picture(product: Path, size: int) -> Bytes:

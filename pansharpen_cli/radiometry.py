@@ -47,7 +47,8 @@ class Radiometry:
     def __post_init__(self) -> None:
         if self.kind not in ("fixed", "scene"):
             raise ValueError(f"radiometry is fixed or scene, not {self.kind!r}")
-        if not (min(self.scale, self.pan_scale, self.spread) > 0 and np.isfinite(self.centre)):
+        positive = self.scale, self.pan_scale, self.spread
+        if not (all(0 < value < np.inf for value in positive) and np.isfinite(self.centre)):
             raise ValueError("scales and spread of a radiometry are positive numbers")
 
 
@@ -93,6 +94,13 @@ class Scaling:
         if self._changes_nothing:
             return hrms
         return hrms * self.scale + self.offset
+
+
+def holds(dtype: np.dtype[Any], value: float) -> bool:
+    """True if a pixel of this type can have this value."""
+    if dtype.kind == "f":
+        return True
+    return bool(np.isfinite(value) and value == round(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
 
 
 def quantise(hrms: Float32, dtype: np.dtype[Any], nodata: float | None) -> npt.NDArray[Any]:

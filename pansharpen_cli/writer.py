@@ -13,12 +13,11 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from logging.handlers import BufferingHandler
-from math import inf, isnan, sqrt
+from math import inf, sqrt
 from mmap import mmap
 from pathlib import Path
 from types import TracebackType
@@ -35,8 +34,10 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pansharpen_cli import __version__
+from pansharpen_cli.concurrency import Threads
 from pansharpen_cli.errors import OutputError
 from pansharpen_cli.geogrid import GeoGrid
+from pansharpen_cli.radiometry import holds
 
 Format = Literal["gtiff", "cog"]
 Pixels = npt.NDArray[Any]
@@ -134,6 +135,8 @@ class Layout:
     format: Format
     threads: int
     options: Mapping[str, str]
+    scaling: tuple[tuple[float, float], ...] = ()
+    """(scale, offset) of each band, if its DN are not what was measured."""
 
     @property
     def pixels(self) -> int:
@@ -154,6 +157,11 @@ class Layout:
         """Decimation of each overview; the last one fits into 256 pixels."""
         size = max(self.grid.height, self.grid.width)
         return [2**level for level in range(1, max(0, (size - 1) // 256).bit_length() + 1)]
+
+    def overview(self, level: int) -> tuple[int, int]:
+        """Rows and columns of an overview, the first of which is level 0."""
+        factor = self.factors[level]
+        return -(-self.grid.height // factor), -(-self.grid.width // factor)
 
     @property
     def colours(self) -> list[ColorInterp]:
@@ -241,14 +249,17 @@ class ProductWriter:
         overwrite: bool = False,
         mask: bool = False,
         threads: int = 1,
+        scaling: Sequence[tuple[float, float]] = (),
     ) -> None:
-        """`bands`: their descriptions, in order; `nodata` marks invalid pixels; without it, `mask` asks for an internal
-        mask, and without either they are 0. Raises OutputError."""
+        """`bands`: their descriptions, in order; `scaling`: (scale, offset) of each, kept for readers. `nodata` marks
+        invalid pixels; without it, `mask` asks for an internal mask, and without either they are 0. Raises OutputError.
+        """
         options = {key.upper(): value for key, value in (creation_options or {}).items()}
         mask = mask and nodata is None
         self._path = path
         self._overwrite = overwrite
-        self._layout = Layout(grid, tuple(bands), np.dtype(dtype), nodata, mask, format, threads, options)
+        scaling = tuple(scaling) if any(pair != (1, 0) for pair in scaling) else ()
+        self._layout = Layout(grid, tuple(bands), np.dtype(dtype), nodata, mask, format, threads, options, scaling)
         self._cores: list[Core] = []
         self._statistics = [BandStatistics() for _ in bands]
         check_target(path, overwrite)
@@ -314,10 +325,10 @@ class ProductWriter:
         tags = {name: text for name, text in tags.items() if text}  # GDAL keeps no empty ones
         with _gdal(f"{self._path} cannot be completed; its disk may be full or failing"):
             draft = self._draft.finish(tags, self._statistics)
-            with ThreadPoolExecutor(1, "sync") as beside:  # the disk and the cores work at the same time
+            with Threads(1, "sync") as beside:  # the disk and the cores work at the same time
                 on_disk = beside.submit(_sync, draft)
                 _read_back(draft, self._layout, self._cores, tags, self._statistics)
-                on_disk.result()
+                beside.result(on_disk)
             check_target(self._path, self._overwrite)
             publish(draft, self._path)
         return self._path
@@ -361,6 +372,8 @@ class _Draft:
         )
         dataset.colorinterp = layout.colours
         dataset.descriptions = layout.bands
+        if layout.scaling:
+            dataset.scales, dataset.offsets = zip(*layout.scaling, strict=True)
         if layout.mask:
             # before any pixel: GDAL's compression threads read the header that a new mask changes
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
@@ -369,7 +382,8 @@ class _Draft:
 
     def _remove(self) -> None:
         for path in (self._tiled, self._cog):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder may be gone, or a disk fail
+                path.unlink()
 
     def write(self, rows: slice, cols: slice, pixels: Pixels, valid: Mask) -> None:
         window = Window.from_slices(rows, cols)
@@ -468,11 +482,11 @@ def _sync(path: Path) -> None:
 
 def check_target(path: Path, overwrite: bool) -> None:
     """Raises OutputError unless a file may appear at `path`."""
-    if path.is_dir():
+    if os.path.isdir(path):  # which any name can be asked for
         raise OutputError(f"{path} is a folder; give the name of a file")
     if os.path.lexists(path) and not overwrite:
         raise OutputError(f"{path} exists; choose another name or --overwrite it")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise OutputError(f"{path} cannot be created, as {path.parent} is no folder; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"{path} cannot be created, as you may not write to {path.parent}; choose another folder")
@@ -480,10 +494,8 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 def _check_nodata(path: Path, layout: Layout) -> None:
     nodata, dtype = layout.nodata, layout.dtype
-    if nodata is None or dtype.kind == "f":
-        return
-    info = np.iinfo(dtype)
-    if isnan(nodata) or nodata != round(nodata) or not info.min <= nodata <= info.max:
+    if nodata is not None and not holds(dtype, nodata):
+        info = np.iinfo(dtype)
         raise OutputError(
             f"{path} cannot have nodata {nodata:g} in {dtype}; "
             f"give a whole number from {info.min} to {info.max}, or none"
@@ -493,7 +505,7 @@ def _check_nodata(path: Path, layout: Layout) -> None:
 def _check_room(path: Path, layout: Layout) -> None:
     """What the pixels and their overviews (a third) take if they do not compress; a COG is a second copy."""
     needed = layout.nbytes * 4 // 3 * (2 if layout.format == "cog" else 1)
-    free = shutil.disk_usage(path.parent).free
+    free = _free(path)
     if free < needed:
         raise OutputError(
             f"{path} may need {_megabytes(needed)} but {path.parent} has {_megabytes(free)} free; "
@@ -503,9 +515,17 @@ def _check_room(path: Path, layout: Layout) -> None:
 
 def _check_still_room(path: Path, nbytes: int) -> None:
     """GDAL would go on for hours on a full disk."""
-    free = shutil.disk_usage(path.parent).free
+    free = _free(path)
     if free < nbytes:
         raise OutputError(f"{path} cannot be completed: its disk has only {_megabytes(free)} left; make room and retry")
+
+
+def _free(path: Path) -> int:
+    """Bytes on the disk of a file to be."""
+    try:
+        return shutil.disk_usage(path.parent).free
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written, as {path.parent} is not there: {error.strerror}") from error
 
 
 def _megabytes(nbytes: int) -> str:
@@ -543,11 +563,11 @@ def _read_back(
         if not np.allclose(tuple(dataset.transform), tuple(layout.grid.transform), rtol=1e-12, atol=0):
             raise _UnsoundError(f"its transform reads {dataset.transform!r} instead of {layout.grid.transform!r}")
         overviews = len(dataset.overviews(1))
-    with ThreadPoolExecutor(layout.threads, "validation") as pool:
+    with Threads(layout.threads, "validation") as pool:
         readings = [pool.submit(_read_cores, path, layout, cores[i :: layout.threads]) for i in range(layout.threads)]
-        readings += [pool.submit(_read_overview, path, level) for level in range(overviews)]
+        readings += [pool.submit(_read_overview, path, layout, level) for level in range(overviews)]
         for reading in readings:
-            reading.result()
+            pool.result(reading)
 
 
 def _read_cores(path: Path, layout: Layout, cores: Sequence[Core]) -> None:
@@ -568,19 +588,23 @@ def _facts(
     yield "size", dataset.shape, (layout.grid.height, layout.grid.width)
     yield "data type", dataset.dtypes, (layout.dtype.name,) * len(layout.bands)
     yield "bands", tuple(name or "" for name in dataset.descriptions), layout.bands
+    if layout.scaling:
+        yield "scale and offset", tuple(zip(dataset.scales, dataset.offsets, strict=True)), layout.scaling
     yield "nodata", nodata, None if layout.nodata is None else repr(layout.fill)
     yield "CRS", dataset.crs, CRS.from_wkt(layout.grid.crs) if layout.grid.crs else None
     yield "tags", set(dataset.tags(ns=TAGS)), set(tags)
     yield "statistics", [dataset.tags(i) for i in dataset.indexes], [band.tags(layout.pixels) for band in statistics]
     if layout.format == "gtiff":
-        yield "overviews", dataset.overviews(1), layout.factors
+        yield "overviews", len(dataset.overviews(1)), len(layout.factors)
     else:
         yield "layout", dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT"), "COG"
 
 
-def _read_overview(path: Path, level: int) -> None:
-    """Raises _UnsoundError if a block is missing (reads as zeros, without an error) or unreadable."""
+def _read_overview(path: Path, layout: Layout, level: int) -> None:
+    """Raises _UnsoundError if it is of another size, or a block is missing (reads as zeros, without an error)."""
     with rasterio.open(path, driver="GTiff", overview_level=level) as overview:
+        if layout.format == "gtiff" and overview.shape != (size := layout.overview(level)):
+            raise _UnsoundError(f"its overview {level + 1} has {overview.shape} pixels instead of {size}")
         for (row, col), window in overview.block_windows(1):
             overview.read(window=window)
             if not overview.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1):
@@ -631,7 +655,7 @@ def _gdal(failure: str) -> Iterator[None]:
 
 def _plain(message: str) -> str:
     """GDAL's message without error classes and temporary names."""
-    return re.sub(r"^(CPLE_\w+ in |\S+\.partial: )+", "", message)
+    return re.sub(r"^(CPLE_\w+ in |\S+\.partial: ?)+", "", message)
 
 
 @contextmanager

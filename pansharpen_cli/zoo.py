@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SPEC = "spec.json"
+SPEC_LIMIT = 2**20
+"""Bytes of it."""
 WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
 
@@ -60,7 +62,11 @@ class Model:
         path = self.folder / WEIGHTS
         if not path.is_file():
             raise ModelError(f"{self.folder} has no {WEIGHTS}; import or train the model again")
-        if digest(path) != self.spec.weights_sha256:
+        try:
+            found = digest(path)
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        if found != self.spec.weights_sha256:
             raise ModelError(f"{path} is not the file that {SPEC} describes (its SHA-256 differs); restore the model")
         network = build(self.spec.network, len(self.spec.bands) or bands or 1, self.spec.ratio, self.spec.options)
         try:
@@ -97,6 +103,8 @@ def read(folder: Path) -> Model:
     """The model in a folder."""
     path = folder / SPEC
     try:
+        if os.path.isfile(path) and path.stat().st_size > SPEC_LIMIT:
+            raise ModelError(f"{path} is larger than any description ({SPEC_LIMIT >> 20} MiB); restore the model")
         return Model(folder, ModelSpec.from_json(path.read_text(encoding="utf-8"), str(path)))
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{folder} is not a model folder: it needs a readable {SPEC}") from error
@@ -112,12 +120,12 @@ def find(name: str, besides: Iterable[str] = ()) -> Model:
 
     `besides`: names of other things that the caller takes; who misspelt one is told.
     """
-    if name.endswith(".onnx") and not Path(name).is_dir():
+    if name.endswith(".onnx") and not os.path.isdir(name):
         return read_onnx(Path(name))
-    if os.sep in name or Path(name).is_dir():
+    if os.sep in name or os.path.isdir(name):
         return read(Path(name))
     for folder in folders():
-        if (folder / name / SPEC).is_file():
+        if os.path.isfile(folder / name / SPEC):  # which any name can be asked for
             return read(folder / name)
     known = {model.name: model for model in models()}
     if name in known:

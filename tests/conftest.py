@@ -2,6 +2,8 @@
 need them skip where they are absent."""
 
 import signal
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,30 @@ def golden() -> Path:
 def data() -> Path:
     """Folder with real PAN/MS pairs."""
     return _folder("data")
+
+
+SURVIVED: Counter[str] = Counter()
+FAILED: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="session")
+def tally() -> Callable[[str, str], None]:
+    """Counts what tests of many cases do: `tally(kind, complaint)`, without a complaint it went well."""
+
+    def count(kind: str, complaint: str) -> None:
+        (FAILED if complaint else SURVIVED)[kind] += 1
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A report of what was tallied."""
+    kinds = sorted(SURVIVED.keys() | FAILED.keys())
+    if not kinds:
+        return
+    terminalreporter.section("faults and bad inputs")
+    terminalreporter.line(f"{'':24}{'count':>8}{'survived':>10}{'failed':>8}")
+    for kind in [*kinds, "all"]:
+        survived = SURVIVED.total() if kind == "all" else SURVIVED[kind]
+        failed = FAILED.total() if kind == "all" else FAILED[kind]
+        terminalreporter.line(f"{kind:24}{survived + failed:8}{survived:10}{failed:8}")

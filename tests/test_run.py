@@ -370,7 +370,9 @@ def test_secrets_in_urls_stay_out_of_the_product(small, tmp_path, monkeypatch):
     pan, ms = small
     url = "https://user:hunter2@example.com/pan.tif?token=0a1b2c"
     original = rasterio.open
-    monkeypatch.setattr(rasterio, "open", lambda path, *args, **kw: original(pan if path == url else path, *args, **kw))
+    monkeypatch.setattr(
+        rasterio, "open", lambda path, *args, **kw: original(pan if "0a1b2c" in str(path) else path, *args, **kw)
+    )
     sharpen(Job(url, [ms], tmp_path / "out.tif", model="exp"))
     assert tags(tmp_path / "out.tif")["PAN"] == "https://...@example.com/pan.tif?..."
     content = (tmp_path / "out.tif").read_bytes()

@@ -1,12 +1,15 @@
 """What a scene refuses, what its bands are called and which of its pixels hold data."""
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from corpus import claiming
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from worlds import CORNER, UTM, Sheet, World, save
@@ -14,6 +17,7 @@ from worlds import CORNER, UTM, Sheet, World, save
 from pansharpen_cli.canvas import SceneCanvas
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.modelspec import canonical_band
+from pansharpen_cli.pipeline import Job, sharpen
 from pansharpen_cli.scene import Raster, Scene
 
 HERE = Sheet(CORNER, (2.0, -2.0), (6, 8))
@@ -124,6 +128,109 @@ def test_complex_numbers(tmp_path: Path, dtype: str):
     ):
         pass
     refuse(pan, path, culprit=path, because="complex")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_integers_that_are_too_long(tmp_path: Path, dtype: str):
+    """What computes in float32 would lose their ends."""
+    pan, _ = WORLD.write(tmp_path)
+    path = save(tmp_path / "long.tif", WORLD.ms_image(), WORLD.ms_sheet, dtype=dtype)
+    refuse(pan, path, culprit=path, because="64 bits")
+
+
+def test_palette(tmp_path: Path):
+    _, ms = WORLD.write(tmp_path)
+    path = save(tmp_path / "palette.tif", WORLD.pan_image() / 9, WORLD.pan_sheet, dtype="uint8")
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {1: (1, 2, 3, 255)})
+    refuse(path, ms, culprit=path, because="palette")
+
+
+@pytest.mark.parametrize("place", [float("nan"), float("inf")])
+def test_nowhere(tmp_path: Path, place: float):
+    pan, _ = WORLD.write(tmp_path)
+    transform = Affine(8, 0, place, 0, -8, CORNER[1])
+    path = save(tmp_path / "nowhere.tif", WORLD.ms_image(), crs=UTM, transform=transform)
+    refuse(pan, path, culprit=path, because="puts it nowhere")
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path):
+    pan, _ = WORLD.write(tmp_path)
+    os.mkfifo(tmp_path / "fifo.tif")
+    refuse(pan, tmp_path / "fifo.tif", culprit=tmp_path / "fifo.tif", because="a device")
+
+
+def test_blocks_of_any_size(tmp_path: Path):
+    """One strip of all, compressed: a block is decoded whole."""
+    claiming((20_000, 20_000), None, None, "strip.tif", tmp_path)
+    with pytest.raises(SceneError, match=r"strip\.tif is stored in blocks of more than 256 MiB"):
+        Raster(tmp_path / "strip.tif")
+
+
+def test_more_pixels_than_a_file_can_hold(tmp_path: Path):
+    """A sparse file: a gigabyte in some kilobytes. A small one may be as sparse as it likes."""
+    pan, _ = WORLD.write(tmp_path)
+    form = {"count": 1, "dtype": "uint8", "crs": UTM, "transform": WORLD.ms_sheet.transform, "sparse_ok": True}
+    for name, size in (("small", 1000), ("large", 32_000)):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", height=size, width=size, tiled=True, **form):
+            pass
+    refuse(pan, tmp_path / "large.tif", culprit=tmp_path / "large.tif", because=r"claims 1\.0 GB")
+    Raster(tmp_path / "small.tif").close()
+
+
+@pytest.mark.parametrize("crs", ['LOCAL_CS["here",UNIT["metre",1]]', "EPSG:4978"])
+def test_a_crs_from_which_no_way_leads(tmp_path: Path, crs: str):
+    pan, _ = WORLD.write(tmp_path)
+    image, transform = WORLD.ms_image(), WORLD.ms_sheet.transform
+    path = save(tmp_path / "other.tif", image, crs=rasterio.crs.CRS.from_string(crs), transform=transform)
+    refuse(pan, path, culprit=path, because="no way leads|means nothing")
+
+
+def test_values_that_no_float32_holds(tmp_path: Path):
+    """They are told, not made infinite; --nodata may say that they are none."""
+    image = np.full((1, 6, 8), 7.0)
+    image[0, 2, 3] = -1.7e308
+    path = save(tmp_path / "a.tif", image, HERE, dtype="float64")
+    with pytest.raises(SceneError, match=r"beyond 3\.4e38"):
+        read_all(Raster(path))
+    assert read_all(Raster(path, -1.7e308))[1].sum() == 47
+
+
+@pytest.mark.parametrize("harm", ["written", "replaced", "gone"])
+def test_a_change_meanwhile_is_noticed(tmp_path: Path, harm: str):
+    pan, ms = WORLD.write(tmp_path)
+    with Scene.open(pan, ms) as scene:
+        scene.check_unchanged()
+        if harm == "written":
+            content = ms.read_bytes()
+            ms.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        elif harm == "replaced":
+            os.replace(shutil.copy2(ms, tmp_path / "copy.tif"), ms)
+        else:
+            ms.unlink()
+        with pytest.raises(SceneError, match=r"ms\.tif was changed"):
+            scene.check_unchanged()
+
+
+def test_a_nodata_value_that_the_product_cannot_hold_becomes_a_mask(tmp_path: Path):
+    """The PAN's, here: nobody asked for it."""
+    pan, ms = World(bands=3, dtype="uint8").write(tmp_path, ms=WORLD.ms_image() / 9)
+    image = WORLD.pan_image()
+    image[0, :8] = -9999
+    save(pan, image, WORLD.pan_sheet, dtype="int16", nodata=-9999)
+    sharpen(Job(pan, [ms], tmp_path / "out.tif", model="exp", coregister="off", threads=1))
+    with rasterio.open(tmp_path / "out.tif") as product:
+        assert product.nodata is None
+        np.testing.assert_array_equal(product.dataset_mask() > 0, image[0] > 0)
+
+
+def test_what_dn_mean_goes_with_the_bands(tmp_path: Path):
+    pan, ms = World(bands=3, dtype="uint16").write(tmp_path)
+    with rasterio.open(ms, "r+") as file:
+        file.scales, file.offsets = (0.1, 0.2, 0.3), (1, 2, 3)
+    sharpen(Job(pan, [ms], tmp_path / "out.tif", model="exp", bands=[3, 1], threads=1))
+    with rasterio.open(tmp_path / "out.tif") as product:
+        assert (product.scales, product.offsets) == ((0.3, 0.1), (3, 1))
 
 
 @pytest.mark.parametrize("corner", [(CORNER[0] + 1e4, CORNER[1]), (CORNER[0], CORNER[1] + 96 * 2 + 24 * 8)])

@@ -438,3 +438,25 @@ except OutputError as error:
     print(error)
 """
     assert "may need 6.8 MB but" in on_a_small_disk(tmp_path, body)
+
+
+@pytest.mark.parametrize("format", ["gtiff", "cog"])
+def test_what_dn_mean_is_kept(tmp_path, format):
+    """Scale and offset of each band; with them go the statistics, which are of DN."""
+    path, scaling = tmp_path / "out.tif", ((1e-4, -0.1), (2.5e-5, 0), (1, 0), (1, 0))
+    _, _, statistics = write(path, scaling=scaling, format=format, tags={"model": "x"})
+    with rasterio.open(path) as product:
+        assert tuple(zip(product.scales, product.offsets, strict=True)) == scaling
+        assert float(product.tags(1)["STATISTICS_MEAN"]) == pytest.approx(statistics[0].mean, rel=1e-13)
+    write(tmp_path / "plain.tif", scaling=[(1.0, 0.0)] * 4, format=format)
+    with rasterio.open(tmp_path / "plain.tif") as product:
+        assert b"scale" not in (tmp_path / "plain.tif").read_bytes()[:20000]
+        assert product.scales == (1.0,) * 4
+
+
+@pytest.mark.parametrize("shape", [(4, 100_000), (100_000, 4), (1, 700)])
+def test_products_as_thin_as_a_thread(tmp_path, shape):
+    """GDAL names the overviews of such by what their thin side allows."""
+    write(tmp_path / "out.tif", grid(*shape))
+    with rasterio.open(tmp_path / "out.tif") as product:
+        assert len(product.overviews(1)) == max(0, int(np.ceil(np.log2(max(shape) / 256))))

@@ -12,7 +12,7 @@ from pansharpen_cli.classical.camera import Camera, low_passed
 from pansharpen_cli.classical.method import Method, Statistics
 from pansharpen_cli.classical.moments import Moments, regression
 from pansharpen_cli.classical.nonnegative import nonnegative
-from pansharpen_cli.errors import SceneError
+from pansharpen_cli.errors import NothingSharedError
 from pansharpen_cli.interpolation import Array, Float64
 from pansharpen_cli.tiling import Reach
 
@@ -31,7 +31,7 @@ class BandDependent(Method):
 
     def freeze(self, fine: Moments, coarse: Moments) -> Statistics:
         if coarse.count == 0:
-            raise SceneError("PAN and MS have no whole MS pixel in common: check their extents and nodata.")
+            raise NothingSharedError("no whole MS pixel where both hold data")
         products, regressors = coarse.products, len(self.camera.bands) + 1
         return {"gains": self.fit(products[:regressors, :regressors], products[:regressors, regressors:])}
 

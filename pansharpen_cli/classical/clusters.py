@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pansharpen_cli.classical.bdsd import lower_scale, lower_scale_halo
 from pansharpen_cli.classical.method import Method, Statistics
 from pansharpen_cli.classical.moments import Moments, regression
-from pansharpen_cli.errors import SceneError
+from pansharpen_cli.errors import NothingSharedError
 from pansharpen_cli.interpolation import Array, Float64
 from pansharpen_cli.tiling import Pixels
 
@@ -78,7 +78,7 @@ class CBdsd(Method):
             at_ms = found[self._at_ms][:, *tile.inner][:, rows, cols]
             sample.add(at_ms.T, tile.rows.start + rows, tile.cols.start + cols)
         if not len(sample.values):
-            raise SceneError("PAN and MS have no whole MS pixel in common: check their extents and nodata.")
+            raise NothingSharedError("no whole MS pixel where both hold data")
         scale = np.where(peaks > 0, peaks, 1)
         return {"scale": scale[:, None, None], "centres": self.cluster(sample.values / scale)}
 

@@ -10,7 +10,7 @@ from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.classical.method import Method
 from pansharpen_cli.classical.moments import quotient
 from pansharpen_cli.classical.nonnegative import nonnegative
-from pansharpen_cli.errors import SceneError
+from pansharpen_cli.errors import NothingSharedError
 from pansharpen_cli.interpolation import Array, Float64, area_phase, expand, windows
 from pansharpen_cli.tiling import Pixels
 
@@ -56,7 +56,7 @@ class Cnmf(Method):
         coarse_pan = np.concatenate([self._reduced(pan)[0, valid] for pan, _, _, valid in crops])
         ms = np.concatenate([ms[:, valid] for _, ms, _, valid in crops], axis=1)
         if not ms.size:
-            raise SceneError("PAN and MS have no whole MS pixel in common: check their extents and nodata.")
+            raise NothingSharedError("no whole MS pixel where both hold data")
         scale = self.maxval or max(pan.max(), ms.max(), 0.0) or 1.0
         ms = np.maximum(ms / scale, 0)
         response = _response(ms, coarse_pan / scale)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.classical.moments import Moments
 from pansharpen_cli.concurrency import in_order
-from pansharpen_cli.errors import SceneError
+from pansharpen_cli.errors import NothingSharedError
 from pansharpen_cli.interpolation import Array, Float64
 from pansharpen_cli.tiling import Pixels, Reach
 
@@ -90,7 +90,9 @@ class Method(ABC):
             if tell and told:
                 tell(*told)
         if fine.count == 0:
-            raise SceneError("PAN and MS have no pixel in common where both hold data: check their extents and nodata.")
+            raise NothingSharedError("no pixel where both hold data")
+        if coarse.count == 0 and type(self).at_ms is not Method.at_ms:
+            raise NothingSharedError("no whole MS pixel where both hold data")
         return fine, coarse
 
     def __call__(self, pan: npt.NDArray[Real], ms: npt.NDArray[Real]) -> npt.NDArray[Real]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
+from threading import Timer
 from typing import Annotated, NoReturn
 
 import typer
@@ -76,20 +78,25 @@ def _main(
 def main() -> NoReturn:
     """Run the command line, and leave with one of EXIT_CODES."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _signalled_again
     try:
         code = app(standalone_mode=False)
     except PansharpenError as error:
         code = _told(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
+    except _Terminated:
+        code = TERMINATED
+    except MemoryError:
+        code = _told("there is not enough memory; give a smaller --tile-size or fewer --threads", 1)
     except Exception as error:
         if hasattr(error, "show"):  # the command line's own
             error.show()
             code = getattr(error, "exit_code", 2)
         else:
             code = _told(f"unexpected {type(error).__name__}: {error} (-vv shows where)", 1)
-    if code == INTERRUPTED:
-        print("pansharpen: interrupted; nothing was written that is not whole", file=sys.stderr)
+    if code in (INTERRUPTED, TERMINATED):
+        print(f"pansharpen: {EXIT_CODES[code]}; nothing was written that is not whole", file=sys.stderr)
     sys.exit(code or 0)
 
 
@@ -101,7 +108,19 @@ def _told(message: str, code: int) -> int:
     return code
 
 
+class _Terminated(SystemExit):
+    """SIGTERM has come."""
+
+
 def _terminate(*_: object) -> NoReturn:
     """Leave by an exception, so that temporaries are removed."""
-    print("pansharpen: terminated; nothing was written that is not whole", file=sys.stderr)
-    sys.exit(TERMINATED)
+    raise _Terminated(TERMINATED)
+
+
+def _signalled_again(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised in some places, where it tidies up; a signal that came just there comes again."""
+    signals = {KeyboardInterrupt: signal.SIGINT, _Terminated: signal.SIGTERM}
+    if lost.exc_type in signals:
+        Timer(0.01, os.kill, (os.getpid(), signals[lost.exc_type])).start()
+    else:
+        sys.__unraisablehook__(lost)

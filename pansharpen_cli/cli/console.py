@@ -23,6 +23,8 @@ def set_up(quiet: bool, verbose: int) -> None:
     """Messages of the library to stderr: warnings always, what it does unless `quiet`, details with -v."""
     # rasterio's, of what is not georeferenced: we take care of it
     warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal to Affine.identity")
+    logging.getLogger("concurrent.futures").propagate = False  # a thread that dies is told of in a sentence
+    logging.getLogger("concurrent.futures").addHandler(logging.NullHandler())
     tqdm.set_lock(RLock())  # its own is made with the first message, and breaks if a signal comes just then
     shown["tracebacks"] = verbose >= 2
     handler = _BesideBars(sys.stderr)
