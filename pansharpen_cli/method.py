@@ -182,8 +182,8 @@ def _named(scene: Subject) -> bool:
 
 
 def _best(fitting: Sequence[zoo.Model]) -> zoo.Model | None:
-    """By ERGAS relative to EXP's on the same scenes, which is comparable: in the geometric mean over scenes that all were
-    judged on and none learned from. Without such scenes a model for these very bands comes before one of any."""
+    """By ERGAS relative to EXP's on the same scenes, which is comparable: in the geometric mean over scenes that all
+    were judged on and none learned from. Without such scenes a model for these very bands comes before one of any."""
     judged = {model.name: _relative(model, model.spec.elsewhere) for model in fitting}
     shared = set.intersection(*map(set, judged.values())) if judged else set()
 

@@ -35,8 +35,8 @@ def device(name: str) -> torch.device:
 class TorchBackend:
     """Sharpens tiles with a network; its global values are frozen by `observe`.
 
-    Those are its `statistics`. `threads` of the CPU (0: as torch likes) rather sharpen a tile each than one tile together: they would wait for each
-    other at every layer.
+    Those are its `statistics`. `threads` of the CPU (0: as torch likes) rather sharpen a tile each than one tile
+    together: they would wait for each other at every layer.
     """
 
     def __init__(self, network: Network, crop: int, where: torch.device, threads: int = 0) -> None:
