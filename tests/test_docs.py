@@ -1,5 +1,6 @@
 """What README and docs/ say is so: commands, options, codes and links exist, cheap examples run, the site builds."""
 
+import json
 import os
 import re
 import shlex
@@ -167,7 +168,19 @@ def desk(tmp_path, monkeypatch):
         for band, file in zip((3, 2, 1), ("B2.TIF", "B3.TIF", "B4.TIF"), strict=True):
             with rasterio.open(file, "w", **ms.profile | {"count": 1}) as single:
                 single.write(ms.read(band), 1)
+    Path("item.json").write_text(json.dumps(ITEM))
     return tmp_path
+
+
+BANDS = {"pan.tif": ("pan",), "ms.tif": ("red", "green", "blue")}
+ITEM = {
+    "type": "Feature", "stac_version": "1.0.0", "id": "madrid", "geometry": None, "links": [],
+    "properties": {"datetime": "2020-08-06T11:00:00Z"},
+    "assets": {
+        name: {"href": f"./{name}", "type": "image/tiff", "eo:bands": [{"common_name": band} for band in bands]}
+        for name, bands in BANDS.items()
+    },
+}  # fmt: skip
 
 
 def cut_out(name, folder, window):

@@ -36,7 +36,8 @@ Known = Mapping[str, Tensor]
 
 BLOCKS = 8
 """Blocks along an axis of the scene; one in four is held out."""
-PATCH, BATCH = 64, 8
+PATCH = 64
+"""Pixels a side of what is learned from."""
 SPATIAL = 1.0
 """Weight of the similarity with the PAN beside the distance to the MS."""
 
@@ -93,7 +94,7 @@ class AtReducedResolution:
         return judged["ergas"]
 
     def loss(self, network: Network, known: Known, random: np.random.Generator) -> Tensor:
-        pan, ms, gt, weight = self._patches.batch(random)
+        pan, ms, gt, weight = self._patches.batch(random, 8)
         return _mean((_fused(network, pan, ms, known) - gt).abs(), weight)
 
 
@@ -146,7 +147,7 @@ class AtFullResolution:
         return 1 - judged["hqnr"]
 
     def loss(self, network: Network, known: Known, random: np.random.Generator) -> Tensor:
-        pan, ms, pan_dn, exp, blurred, learned = self._patches.batch(random)
+        pan, ms, pan_dn, exp, blurred, learned = self._patches.batch(random, 4)  # four blocks each
         hrms = _fused(network, pan, ms, known)
         spectral = _mean((self._camera.see(hrms, self._down) - ms).abs(), avg_pool2d(learned, self.scene.ratio))
         wanted, found = uiqi(exp, blurred), uiqi(hrms * self._scale + self._offset, pan_dn)
@@ -219,9 +220,9 @@ class Patches:
         seen = np.lib.stride_tricks.sliding_window_view(blocks, (low, low)).mean(axis=(2, 3))
         self._corners = np.argwhere(seen >= min(0.25, float(seen.max())))
 
-    def batch(self, random: np.random.Generator) -> list[Tensor]:
-        """The images in their order, (N, their bands, P, P), the MS (N, bands, p, p)."""
-        samples = [self._sample(random) for _ in range(BATCH)]
+    def batch(self, random: np.random.Generator, count: int) -> list[Tensor]:
+        """`count` patches: the images in their order, (N, their bands, P, P), the MS (N, bands, p, p)."""
+        samples = [self._sample(random) for _ in range(count)]
         return [torch.stack(images) for images in zip(*samples, strict=True)]
 
     def _sample(self, random: np.random.Generator) -> list[Tensor]:
