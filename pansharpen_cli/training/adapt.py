@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 
 Resolution = Literal["reduced", "full"]
 
-FINE, FRESH = 3e-4, 2e-3
-"""Learning rates: to fit a trained model, and to begin with nothing."""
+FRESH = 2e-3
+"""Learning rate that begins with nothing."""
 AVERAGED = 0.95
 """Weight of the past in the average of the weights that is judged and kept: it varies less than the weights."""
 RIVALS = ("exp", "gsa", "mtf-glp-fs", "bdsd-pc", "mtf-glp-hpm-h", "pracs")
@@ -79,8 +79,8 @@ class Adaptation:
 class Adapted:
     """The model that was written, and how the held-out blocks judge it: before, after, and classical methods.
 
-    At reduced resolution by "ergas" and "sam" (degrees), at full by "hqnr" and its parts "d_lambda_k" and "d_s",
-    block by block. `before` is None where it began with nothing.
+    At reduced resolution by "ergas" and "sam" (degrees), at full by "hqnr" and its parts "d_lambda_k" and "d_s".
+    `before` is None where it began with nothing.
     """
 
     model: Model
@@ -150,7 +150,7 @@ def fit(
     average = copy.deepcopy(network)
     backend = TorchBackend(average, crop, where)
     network.to(where).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=FRESH if fresh else FINE)
+    optimizer = torch.optim.Adam(network.parameters(), lr=FRESH if fresh else task.rate)
     random = np.random.default_rng(seed)
     before = best = tasks.of_backend(task, backend)
     known = {name: value for name, value in backend.statistics.items() if name in OF_THE_IMAGES}
@@ -252,7 +252,7 @@ def card(spec: ModelSpec) -> str:
     heads = [HEADINGS[name] for name in judged[spec.name]]
     cells = {method: [f"{value:.4g}" for value in values.values()] for method, values in judged.items()}
     rows = [f"| {' | '.join([method, *values])} |" for method, values in cells.items()]
-    better = "Lower is better." if how["resolution"] == "reduced" else "Higher HQNR is better; block by block."
+    better = "Lower is better." if how["resolution"] == "reduced" else "Higher HQNR is better."
     return "\n".join([
         f"# {spec.name}", "",
         f"{spec.network} for {', '.join(spec.band_names)} at ratio {spec.ratio}, fitted to one scene ({how['scene']}).",

@@ -36,16 +36,16 @@ Known = Mapping[str, Tensor]
 
 BLOCKS = 8
 """Blocks along an axis of the scene; one in four is held out."""
-PATCH = 64
-"""Pixels a side of what is learned from."""
+PATCH, BATCH = 64, 8
 SPATIAL = 1.0
 """Weight of the similarity with the PAN beside the distance to the MS."""
 
 
 class Task(Protocol):
-    """Something to fit to. `radiometry` puts its pixels into network units."""
+    """Something to fit to: its pixels in network units by `radiometry`, a trained model learning at `rate`."""
 
     radiometry: Radiometry
+    rate: float
 
     @property
     def scene(self) -> ReducedScene | FullScene: ...
@@ -72,6 +72,8 @@ def of_backend(task: Task, backend: Backend) -> Judged:
 class AtReducedResolution:
     """By Wald's protocol: the nearer to the scene's own MS, the better, by L1 in learning and ERGAS in judging."""
 
+    rate = 3e-4
+
     def __init__(self, scene: ReducedScene, radiometry: Radiometry, where: torch.device) -> None:
         """Raises SceneError if the scene is too small to hold out a part of it."""
         self._scene, self.radiometry = scene, radiometry
@@ -94,16 +96,18 @@ class AtReducedResolution:
         return judged["ergas"]
 
     def loss(self, network: Network, known: Known, random: np.random.Generator) -> Tensor:
-        pan, ms, gt, weight = self._patches.batch(random, 8)
+        pan, ms, gt, weight = self._patches.batch(random)
         return _mean((_fused(network, pan, ms, known) - gt).abs(), weight)
 
 
 class AtFullResolution:
-    """Seen by the MS camera, a product is to be the MS; and in every block each band is to resemble the PAN as much as
-    the MS resembles the blurred PAN there (UIQI), neither less nor more.
+    """Seen by the MS camera, a product is to be the MS; and each band is to resemble the PAN as much as the MS
+    resembles the blurred PAN, by their mean UIQI in blocks, neither less nor more.
 
-    The first is Khan's consistency (2009), the second Alparone's D_s (2008), block by block; HQNR joins the two.
+    The first is Khan's consistency (2009), the second Alparone's D_s (2008); HQNR joins the two.
     """
+
+    rate = 1e-3
 
     def __init__(self, scene: FullScene, radiometry: Radiometry, sensor: Sensor, where: torch.device) -> None:
         """Raises SceneError if the scene is too small to hold out a part of it."""
@@ -118,6 +122,7 @@ class AtFullResolution:
         geometry = camera(scene, sensor)
         exp = geometry.expand(scene.ms)
         blurred = geometry.expand(mtf.seen(scene.pan[0], scene.ratio, sensor.pan_gain, scene.phase)[None])
+        self._wanted = _resemblance(exp, blurred)
         images = [scene.pan, exp, blurred, learned[None]]
         self._patches = Patches(scene, scaling, images, learned, where)
         self._scale, self._offset = (torch.from_numpy(values).to(where) for values in (scaling.scale, scaling.offset))
@@ -134,24 +139,23 @@ class AtFullResolution:
         ms_valid = np.asarray(scene.valid.reshape(rows, scene.ratio, cols, scene.ratio).any(axis=(1, 3)))
         maps = full(
             ArrayImage(hrms, scene.valid), ArrayImage(scene.pan, scene.valid), ArrayImage(scene.ms, ms_valid),
-            gains=self._gains, phase=scene.phase, metrics=("D_lambda_K", "D_s"), maps=True,
+            gains=self._gains, phase=scene.phase, metrics=("D_lambda_K",), maps=True,
         ).maps  # fmt: skip
-        found = {name: float(np.nanmean(blocks[self._known(blocks)])) for name, blocks in maps.items()}
-        quality = (1 - found["D_lambda_K"]) * (1 - found["D_s"])
-        return {"hqnr": quality, "d_lambda_k": found["D_lambda_K"], "d_s": found["D_s"]}
-
-    def _known(self, blocks: npt.NDArray[np.float64]) -> Mask:
-        return self._held_out[: blocks.shape[0], : blocks.shape[1]]
+        inconsistent = maps["D_lambda_K"]
+        d_lambda_k = float(np.nanmean(inconsistent[self._held_out[: len(inconsistent), : inconsistent.shape[1]]]))
+        change = (_resemblance(hrms, scene.pan) - self._wanted)[:, self._held_out]
+        d_s = float(np.abs(change.mean(axis=1)).mean())
+        return {"hqnr": (1 - d_lambda_k) * (1 - d_s), "d_lambda_k": d_lambda_k, "d_s": d_s}
 
     def merit(self, judged: Judged) -> float:
         return 1 - judged["hqnr"]
 
     def loss(self, network: Network, known: Known, random: np.random.Generator) -> Tensor:
-        pan, ms, pan_dn, exp, blurred, learned = self._patches.batch(random, 4)  # four blocks each
+        pan, ms, pan_dn, exp, blurred, learned = self._patches.batch(random)
         hrms = _fused(network, pan, ms, known)
         spectral = _mean((self._camera.see(hrms, self._down) - ms).abs(), avg_pool2d(learned, self.scene.ratio))
-        wanted, found = uiqi(exp, blurred), uiqi(hrms * self._scale + self._offset, pan_dn)
-        return spectral + SPATIAL * _mean((found - wanted).abs(), avg_pool2d(learned, BLOCK))
+        change = uiqi(hrms * self._scale + self._offset, pan_dn) - uiqi(exp, blurred)
+        return spectral + SPATIAL * _mean(change, avg_pool2d(learned, BLOCK), (0, 2, 3)).abs().mean()
 
 
 def held_out(shape: tuple[int, ...], least: int) -> Mask:
@@ -177,10 +181,10 @@ def _fused(network: Network, pan: Tensor, ms: Tensor, known: Known) -> Tensor:
     return network.fuse(pan, ms, OverCrops(count, 1, {name: v.expand(count, -1) for name, v in known.items()}))
 
 
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Of values (N, B, H, W) where the weight (N, 1, H, W) is 1."""
-    whole = (weight == 1).float()
-    return (whole * values).sum() / (whole.sum() * values.shape[1]).clamp(min=1)
+def _mean(values: Tensor, weight: Tensor, axes: tuple[int, ...] = (0, 1, 2, 3)) -> Tensor:
+    """Over `axes` of values (N, B, H, W), where the weight (N, 1, H, W) is 1."""
+    whole = (weight == 1).to(values.dtype).expand_as(values)
+    return (whole * values).sum(axes) / whole.sum(axes).clamp(min=1)
 
 
 def uiqi(image: Tensor, pan: Tensor) -> Tensor:
@@ -192,6 +196,12 @@ def uiqi(image: Tensor, pan: Tensor) -> Tensor:
     least = torch.finfo(x.dtype).eps  # where both are flat, or zero
     variances, levels = (x * x).mean(-1) + (y * y).mean(-1), mean_x**2 + mean_y**2
     return 4 * (x * y).mean(-1) * mean_x * mean_y / ((variances + least) * (levels + least))
+
+
+def _resemblance(image: Float32, pan: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """UIQI of the bands of a whole image with a PAN (1, H, W): (bands, rows, cols) of blocks."""
+    found = uiqi(*(torch.from_numpy(pixels.astype(np.float64))[None] for pixels in (image, pan)))
+    return np.asarray(found[0].numpy())
 
 
 def _blocks(image: Tensor) -> Tensor:
@@ -220,9 +230,9 @@ class Patches:
         seen = np.lib.stride_tricks.sliding_window_view(blocks, (low, low)).mean(axis=(2, 3))
         self._corners = np.argwhere(seen >= min(0.25, float(seen.max())))
 
-    def batch(self, random: np.random.Generator, count: int) -> list[Tensor]:
-        """`count` patches: the images in their order, (N, their bands, P, P), the MS (N, bands, p, p)."""
-        samples = [self._sample(random) for _ in range(count)]
+    def batch(self, random: np.random.Generator) -> list[Tensor]:
+        """The images in their order, (N, their bands, P, P), the MS (N, bands, p, p)."""
+        samples = [self._sample(random) for _ in range(BATCH)]
         return [torch.stack(images) for images in zip(*samples, strict=True)]
 
     def _sample(self, random: np.random.Generator) -> list[Tensor]:
