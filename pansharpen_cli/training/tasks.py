@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pansharpen_cli import mtf
 from pansharpen_cli.backends.backend import Backend
 from pansharpen_cli.canvas import ArrayCanvas
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.evaluation import camera, sharpen
 from pansharpen_cli.metrics import ArrayImage, full
+from pansharpen_cli.metrics.derived import Expanded, Reduced
 from pansharpen_cli.metrics.reduced_resolution import ergas, sam
 from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.mtf import Sensor
@@ -119,9 +119,7 @@ class AtFullResolution:
         learned = scene.valid & ~_enlarged(held_out((rows, cols), 1), scene.valid.shape)
         _demand_pixels(scene.name, self._held_out, learned)
         scaling = Scaling.of(radiometry, ArrayCanvas.of(scene.pan, scene.ms, scene.valid).moments)
-        geometry = camera(scene, sensor)
-        exp = geometry.expand(scene.ms)
-        blurred = geometry.expand(mtf.seen(scene.pan[0], scene.ratio, sensor.pan_gain, scene.phase)[None])
+        exp, blurred = _seen_coarsely(scene)
         self._wanted = _resemblance(exp, blurred)
         images = [scene.pan, exp, blurred, learned[None]]
         self._patches = Patches(scene, scaling, images, learned, where)
@@ -156,6 +154,14 @@ class AtFullResolution:
         spectral = _mean((self._camera.see(hrms, self._down) - ms).abs(), avg_pool2d(learned, self.scene.ratio))
         change = uiqi(hrms * self._scale + self._offset, pan_dn) - uiqi(exp, blurred)
         return spectral + SPATIAL * _mean(change, avg_pool2d(learned, BLOCK), (0, 2, 3)).abs().mean()
+
+
+def _seen_coarsely(scene: FullScene) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
+    """EXP, and the PAN brought down to the MS and up again, as D_s has them."""
+    ratio, phase = scene.ratio, scene.phase
+    rows, cols = (slice(0, size) for size in scene.valid.shape)
+    exp = Expanded(ArrayImage(scene.ms), ratio, phase).read(rows, cols)[0]
+    return exp, Expanded(Reduced(ArrayImage(scene.pan), ratio), ratio, phase).read(rows, cols)[0]
 
 
 def held_out(shape: tuple[int, ...], least: int) -> Mask:
@@ -198,7 +204,7 @@ def uiqi(image: Tensor, pan: Tensor) -> Tensor:
     return 4 * (x * y).mean(-1) * mean_x * mean_y / ((variances + least) * (levels + least))
 
 
-def _resemblance(image: Float32, pan: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def _resemblance(image: npt.NDArray[np.floating], pan: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """UIQI of the bands of a whole image with a PAN (1, H, W): (bands, rows, cols) of blocks."""
     found = uiqi(*(torch.from_numpy(pixels.astype(np.float64))[None] for pixels in (image, pan)))
     return np.asarray(found[0].numpy())
