@@ -419,7 +419,7 @@ def test_external_data_of_the_observer_are_found(content, tmp_path):
     refused(save(content, tmp_path / "x.onnx"), "no file in its folder")
 
 
-@pytest.mark.parametrize("domain", ["com.microsoft", "my.library", "ai.onnx.contrib", "\u202eonnx"])
+@pytest.mark.parametrize("domain", ["com.microsoft", "my.operators", "ai.onnx.contrib", "\u202eonnx"])
 def test_operators_of_others_are_refused(domain, content, tmp_path):
     content.graph.node[3].domain = domain
     refused(save(content, tmp_path / "x.onnx"), "not ONNX's own")

@@ -27,8 +27,8 @@ def card(spec: ModelSpec, parameters: int) -> str:
         *([f"- **Begun with the weights of** `{how['init']}`"] if how.get("init") else []),
         f"- **Training scenes**: {', '.join(how['scenes'])}",
         *(f"- **Left out**: {name}, {reason}" for name, reason in how.get("left_out", {}).items()),
-        f"- **Validation scenes**: {', '.join(how['validation'])} (never trained on; the best of several checkpoints "
-        "was chosen by their ERGAS)",
+        f"- **Validation scenes**: {', '.join(how['validation'])} (never trained on; of the checkpoints the best by "
+        "their ERGAS was kept)",
         "",
         *_table(spec.scores),
         "",
