@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -68,12 +68,7 @@ _HALF_BAND = (
 )
 """The 23-tap half-band filter of the toolbox's EXP (Aiazzi et al. 2002), from the tap next to the centre outwards."""
 
-
-TOGETHER = 4
-"""MS pixels that one matrix product makes, or makes PAN pixels of."""
-
-
-_IN_CACHE = 4 * TOGETHER
+_IN_CACHE = 16
 """MS rows expanded together by `expanded`."""
 
 
@@ -94,11 +89,6 @@ class Polyphase:
     def margins(self) -> tuple[int, int]:
         """MS pixels before and after the first and last ones that their output pixels read."""
         return max(-self.first, 0), max(self.first + self.weights.shape[1] - 1, 0)
-
-    @cached_property
-    def matrix(self) -> Float64:
-        """The filters of a few MS pixels together, for `filter_in_blocks`."""
-        return together(self.weights, 1)
 
 
 def taps_at(kernel: str, positions: Float64) -> tuple[npt.NDArray[np.intp], Float64]:
@@ -180,54 +170,14 @@ def expanded(
 
 def expand_inside(ms: Array, filters: Polyphase) -> Array:
     """EXP of the part of `ms` (..., h, w) that has the filters' margins around it on all sides."""
+    from pansharpen_cli.filters import expand, in_steps, with_room  # half a second, which not every command needs
+
     ratio = len(filters.weights)
-    for axis in (-2, -1):
-        size = ratio * (ms.shape[axis] - sum(filters.margins))
-        ms = filter_in_blocks(ms, filters.matrix, TOGETHER, size, axis)
-    return ms
-
-
-def together(weights: Float64, step: int, copies: int = TOGETHER) -> Float64:
-    """Copies of `weights` (outputs, taps), each `step` samples after the one before, as one matrix."""
-    outputs, taps = weights.shape
-    matrix = np.zeros((copies * outputs, step * (copies - 1) + taps))
-    for i in range(copies):
-        matrix[i * outputs : (i + 1) * outputs, i * step : i * step + taps] = weights
-    return matrix
-
-
-def filter_in_blocks(image: Array, matrix: Array, step: int, size: int, axis: int) -> Array:
-    """Filter `image` along `axis` (-1 or -2) to `size` values, by matrix products on overlapping windows; same dtype.
-
-    `matrix` (outputs, length) makes block i of the outputs from the samples step * i ... step * i + length - 1; what
-    it lacks at the end is 0. Half of its entries may be 0, and BLAS is still several times faster than single taps.
-    """
-    outputs, length = matrix.shape
-    count = -(-size // outputs)
-    lacking = step * (count - 1) + length - image.shape[axis]
-    if lacking > 0:
-        end = [(0, 0)] * image.ndim
-        end[axis] = (0, lacking)
-        image = np.pad(image, end)
-    every = overlapping(image, step, length, count, axis)
-    matrix = matrix.astype(image.dtype)
-    if axis == -2:
-        return (matrix @ every).reshape(*image.shape[:-2], count * outputs, image.shape[-1])[..., :size, :]
-    filtered = np.empty((*image.shape[:-1], count, outputs), image.dtype)
-    np.matmul(every, matrix.T, out=np.moveaxis(filtered, -2, -3))
-    return filtered.reshape(*image.shape[:-1], count * outputs)[..., :size]
-
-
-def overlapping(image: Array, step: int, length: int, count: int, axis: int) -> Array:
-    """A view (..., count, h, w) of `image` (..., h, w): `length` samples along `axis` (-1 or -2), from step * i on."""
-    window = list(image.shape[-2:])
-    window[axis] = length
-    return np.lib.stride_tricks.as_strided(
-        image,
-        (*image.shape[:-2], count, *window),
-        (*image.strides[:-2], step * image.strides[axis], *image.strides[-2:]),
-        writeable=False,
-    )
+    rows, cols = (ratio * (size - sum(filters.margins)) for size in ms.shape[-2:])
+    exp = np.empty((*ms.shape[:-2], rows, cols), ms.dtype)
+    images = with_room(ms.reshape(-1, *ms.shape[-2:]), ms.dtype)
+    expand(images, in_steps(filters.weights).astype(ms.dtype), exp.reshape(-1, rows, cols))
+    return exp
 
 
 def windows(image: Array, first: int, length: int, step: int, axis: int) -> Array:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pansharpen_cli.metrics import ArrayImage, derived, formulas, loops
+from pansharpen_cli import filters
+from pansharpen_cli.metrics import ArrayImage, derived, formulas
 from pansharpen_cli.metrics.blur import Blur
 from pansharpen_cli.mtf import TAPS, kernel
 
@@ -19,7 +20,7 @@ def windows(image: np.ndarray, size: int) -> np.ndarray:
 def test_expand_is_a_filter_for_each_phase(ratio: int, taps: int):
     ms, weights = RNG.normal(500, 100, (2, 9 + taps - 1, 13 + taps - 1)), RNG.normal(0, 1, (ratio, taps))
     out = np.empty((2, 9 * ratio, 13 * ratio))
-    loops.expand(derived._with_room(ms), derived._in_steps(weights), out)
+    filters.expand(filters.with_room(ms), filters.in_steps(weights), out)
     for p, q in np.ndindex(ratio, ratio):
         expected = (windows(ms, taps) * np.outer(weights[p], weights[q])).sum(axis=(-2, -1))
         np.testing.assert_allclose(out[:, p::ratio, q::ratio], expected, rtol=1e-12, atol=1e-9)
@@ -30,7 +31,7 @@ def test_reduce_is_a_filter_at_every_ratio_th_pixel(ratio: int, taps: int):
     weights = RNG.normal(0, 1, taps)
     image = RNG.normal(500, 100, (2, 9 * ratio + taps - ratio, 13 * ratio + taps - ratio))
     out = np.empty((2, 9, 13))
-    loops.reduce(derived._with_room(image), derived._in_steps(weights), ratio, out)
+    filters.reduce(filters.with_room(image), filters.in_steps(weights), ratio, out)
     expected = (windows(image, taps) * np.outer(weights, weights)).sum(axis=(-2, -1))[:, ::ratio, ::ratio]
     np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-9)
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pansharpen_cli.filters import STEP
 from pansharpen_cli.metrics import loops
 from pansharpen_cli.metrics.formulas import alike
-from pansharpen_cli.metrics.loops import LONG, ROOM, STEP
+from pansharpen_cli.metrics.loops import LONG, ROOM
 from pansharpen_cli.mtf import TAPS
 
 Float32 = npt.NDArray[np.float32]

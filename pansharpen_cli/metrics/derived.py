@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli import mtf
-from pansharpen_cli.interpolation import KERNELS, polyphase
-from pansharpen_cli.metrics import loops
+from pansharpen_cli.filters import in_steps, reduce, with_room
+from pansharpen_cli.interpolation import KERNELS, expand_inside, polyphase
 from pansharpen_cli.metrics.formulas import whole
 from pansharpen_cli.metrics.image import Float64, Image, Pixels, pixels, pixels_beyond
 
@@ -48,25 +48,11 @@ class Expanded:
         coarse = [slice(s.start // self.ratio, -(-s.stop // self.ratio)) for s in (rows, cols)]
         wide = [slice(s.start - before, s.stop + after) for s in coarse]
         data, valid = pixels_beyond(self.image, wide[0], wide[1], "wrap")
-        exp = np.empty((self.bands, *(self.ratio * (s.stop - s.start) for s in coarse)))
-        loops.expand(_with_room(data), _in_steps(filters.weights), exp)
+        exp = expand_inside(data.astype(np.float64), filters)
         reached = whole(valid, before + 1 + after).repeat(self.ratio, axis=1).repeat(self.ratio, axis=0)
         first = [self.ratio * s.start for s in coarse]
         inside = tuple(slice(s.start - f, s.stop - f) for s, f in zip((rows, cols), first, strict=True))
         return Pixels(exp[:, inside[0], inside[1]], reached[inside])
-
-
-def _in_steps(taps: Float64) -> Float64:
-    """Taps on the last axis, filled up with zeros as the loops take them."""
-    return np.pad(taps, [(0, 0)] * (taps.ndim - 1) + [(0, -taps.shape[-1] % loops.STEP)])
-
-
-def _with_room(image: npt.NDArray[Any]) -> Float64:
-    """An image (bands, row, col) with zeros at the ends for those taps to meet."""
-    bands, rows, cols = image.shape
-    result = np.zeros((bands, rows + loops.STEP - 1, cols + loops.STEP - 1))
-    result[:, :rows, :cols] = image
-    return result
 
 
 @lru_cache(maxsize=8)
@@ -99,7 +85,7 @@ class Reduced:
         wide = [slice(self.ratio * s.start + first, self.ratio * s.stop + last) for s in (rows, cols)]
         data, valid = pixels_beyond(self.image, wide[0], wide[1], "symmetric")
         low = np.empty((self.bands, rows.stop - rows.start, cols.stop - cols.start))
-        loops.reduce(_with_room(data), _in_steps(taps), self.ratio, low)
+        reduce(with_room(data), in_steps(taps), self.ratio, low)
         return Pixels(low, whole(valid, len(taps))[:: self.ratio, :: self.ratio])
 
 

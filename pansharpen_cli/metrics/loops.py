@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.compiled import compiled
+from pansharpen_cli.filters import STEP
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Real = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
 
-STEP = 7
-"""Taps that a loop takes at once; filters are filled up with zeros to a multiple of it."""
 LONG = 6 * STEP
 """Rows of a kernel that `blur` takes, ..."""
 ROOM = 48
@@ -37,71 +36,9 @@ LANES = 32
 """Sums that are kept side by side, and added up at the end."""
 MOST = 32 * LANES
 """Pixels of the largest block; smaller ones are filled up with zeros."""
+TOGETHER = 8
+"""Bands whose products with all others are one matrix product: so small that BLAS takes no threads for it."""
 UINT16_MAX = 65535.0
-
-
-@compiled
-def expand(ms: Float64, weights: Float64, out: Float64) -> None:
-    """out[band, ratio i + p, ratio j + q] = sum over s, t of weights[p, s] weights[q, t] ms[band, i + s, j + t].
-
-    `weights` (ratio, taps); `ms` (bands, h, w) has at least taps - 1 rows and columns more than `out` / ratio.
-    """
-    bands, rows, cols = out.shape
-    ratio, taps = weights.shape
-    wide = np.empty((rows // ratio + taps, cols))
-    phase = np.empty(cols // ratio)
-    for band in range(bands):
-        for y in range(rows // ratio + taps - 1):
-            for p in range(ratio):
-                phase[:] = 0
-                for tap in range(0, taps, STEP):
-                    _add_shifted(ms[band, y, tap:], weights[p, tap:], phase)
-                for x in range(len(phase)):
-                    wide[y, ratio * x + p] = phase[x]
-        for y in range(rows):
-            out[band, y] = 0
-            for tap in range(0, taps, STEP):
-                _add_rows(wide[y // ratio + tap :], weights[y % ratio, tap:], out[band, y])
-
-
-@compiled
-def reduce(image: Float64, taps: Float64, ratio: int, out: Float64) -> None:
-    """out[band, i, j] = sum over s, t of taps[s] taps[t] image[band, ratio i + s, ratio j + t].
-
-    `image` (bands, h, w) has the rows and columns that all `taps` meet.
-    """
-    bands, rows, cols = out.shape
-    low_rows = np.empty(image.shape[2])
-    for band in range(bands):
-        for y in range(rows):
-            low_rows[:] = 0
-            for tap in range(0, len(taps), STEP):
-                _add_rows(image[band, ratio * y + tap :], taps[tap:], low_rows)
-            line = out[band, y]
-            line[:] = 0
-            for tap in range(len(taps)):
-                for x in range(cols):
-                    line[x] += taps[tap] * low_rows[ratio * x + tap]
-
-
-@compiled
-def _add_rows(image: Float64, k: Float64, out: Float64) -> None:
-    """STEP rows of an image, weighted; spelled out, it becomes vector code."""
-    a, b, c, d, e, f, g = image[0], image[1], image[2], image[3], image[4], image[5], image[6]
-    k0, k1, k2, k3, k4, k5, k6 = k[0], k[1], k[2], k[3], k[4], k[5], k[6]
-    for x in range(len(out)):
-        out[x] += k0 * a[x] + k1 * b[x] + k2 * c[x] + k3 * d[x] + k4 * e[x] + k5 * f[x] + k6 * g[x]
-
-
-@compiled
-def _add_shifted(row: Real, k: Real, out: Real) -> None:
-    """A row moved by 0 ... STEP - 1 pixels, weighted."""
-    k0, k1, k2, k3, k4, k5, k6 = k[0], k[1], k[2], k[3], k[4], k[5], k[6]
-    for x in range(len(out)):
-        out[x] += (
-            k0 * row[x] + k1 * row[x + 1] + k2 * row[x + 2] + k3 * row[x + 3] + k4 * row[x + 4] + k5 * row[x + 5]
-            + k6 * row[x + 6]
-        )  # fmt: skip
 
 
 @compiled
@@ -190,7 +127,7 @@ def _add_lines(image: Float32, k: Float32, out: Float32) -> None:
 
 @compiled
 def _add_piece(row: Float32, k: Float32, out: Float32) -> None:
-    """As `_add_shifted`, for PIECE pixels."""
+    """A row moved by 0 ... STEP - 1 pixels, weighted."""
     k0, k1, k2, k3, k4, k5, k6 = k[0], k[1], k[2], k[3], k[4], k[5], k[6]
     for x in range(PIECE):
         out[x] += (
@@ -269,10 +206,9 @@ def block_moments(
                 mean[i, j, band] = _sum(vectors[band], lanes) / max(count, 1)
                 # deviations first, then products: sums of squares would lose small variances
                 _centre(vectors[band], known, mean[i, j, band])
-                for earlier in range(band + 1):
-                    total = _sum_of_products(vectors[band], vectors[earlier], lanes)
-                    scatter[i, j, band, earlier] = total
-                    scatter[i, j, earlier, band] = total
+            for band in range(0, len(vectors), TOGETHER):
+                few = vectors[band : band + TOGETHER]
+                np.dot(few, vectors.T, scatter[i, j, band : band + TOGETHER])
 
 
 @compiled
@@ -316,21 +252,5 @@ def _sum(a: Float64, lanes: Float64) -> float:
             lanes[x] += (
                 ((a[k] + a[k + LANES]) + (a[k + 2 * LANES] + a[k + 3 * LANES]))
                 + ((a[k + 4 * LANES] + a[k + 5 * LANES]) + (a[k + 6 * LANES] + a[k + 7 * LANES]))
-            )  # fmt: skip
-    return lanes.sum()  # type: ignore[no-any-return]
-
-
-@compiled
-def _sum_of_products(a: Float64, b: Float64, lanes: Float64) -> float:
-    for x in range(LANES):
-        lanes[x] = 0
-    for start in range(0, MOST, 8 * LANES):
-        for x in range(LANES):
-            k = start + x
-            lanes[x] += (
-                ((a[k] * b[k] + a[k + LANES] * b[k + LANES])
-                 + (a[k + 2 * LANES] * b[k + 2 * LANES] + a[k + 3 * LANES] * b[k + 3 * LANES]))
-                + ((a[k + 4 * LANES] * b[k + 4 * LANES] + a[k + 5 * LANES] * b[k + 5 * LANES])
-                   + (a[k + 6 * LANES] * b[k + 6 * LANES] + a[k + 7 * LANES] * b[k + 7 * LANES]))
             )  # fmt: skip
     return lanes.sum()  # type: ignore[no-any-return]

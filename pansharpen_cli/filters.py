@@ -1,0 +1,97 @@
+"""Polyphase filters compiled for the CPU: EXP, and the reduction of a PAN to MS pixels.
+
+Taps are taken STEP at a time, spelled out, which becomes vector code. So filters are filled up with zeros to a multiple
+of STEP (`in_steps`), and images have zeros at their ends for those taps to meet (`with_room`). Images and
+taps are of one type. Every pixel adds in the same order, wherever an image is cut.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pansharpen_cli.compiled import compiled
+
+Real = npt.NDArray[np.floating]
+
+STEP = 7
+"""Taps that a loop takes at once."""
+
+
+def in_steps(taps: Real) -> Real:
+    """Taps (..., taps) as the loops take them."""
+    return np.pad(taps, [(0, 0)] * (taps.ndim - 1) + [(0, -taps.shape[-1] % STEP)])
+
+
+def with_room(image: npt.NDArray[Any], dtype: npt.DTypeLike = np.float64) -> Real:
+    """An image (bands, row, col) as the loops take it."""
+    bands, rows, cols = image.shape
+    result: Real = np.zeros((bands, rows + STEP - 1, cols + STEP - 1), dtype)
+    result[:, :rows, :cols] = image
+    return result
+
+
+@compiled
+def expand(ms: Real, weights: Real, out: Real) -> None:
+    """out[band, ratio i + p, ratio j + q] = sum over s, t of weights[p, s] weights[q, t] ms[band, i + s, j + t].
+
+    `weights` (ratio, taps); `ms` (bands, h, w) has at least taps - 1 rows and columns more than `out` / ratio.
+    """
+    bands, rows, cols = out.shape
+    ratio, taps = weights.shape
+    wide = np.empty((rows // ratio + taps, cols), out.dtype)
+    phase = np.empty(cols // ratio, out.dtype)
+    for band in range(bands):
+        for y in range(rows // ratio + taps - 1):
+            for p in range(ratio):
+                phase[:] = 0
+                for tap in range(0, taps, STEP):
+                    _add_shifted(ms[band, y, tap:], weights[p, tap:], phase)
+                for x in range(len(phase)):
+                    wide[y, ratio * x + p] = phase[x]
+        for y in range(rows):
+            out[band, y] = 0
+            for tap in range(0, taps, STEP):
+                _add_rows(wide[y // ratio + tap :], weights[y % ratio, tap:], out[band, y])
+
+
+@compiled
+def reduce(image: Real, taps: Real, ratio: int, out: Real) -> None:
+    """out[band, i, j] = sum over s, t of taps[s] taps[t] image[band, ratio i + s, ratio j + t].
+
+    `image` (bands, h, w) has the rows and columns that all `taps` meet.
+    """
+    bands, rows, cols = out.shape
+    low_rows = np.empty(image.shape[2], out.dtype)
+    for band in range(bands):
+        for y in range(rows):
+            low_rows[:] = 0
+            for tap in range(0, len(taps), STEP):
+                _add_rows(image[band, ratio * y + tap :], taps[tap:], low_rows)
+            line = out[band, y]
+            line[:] = 0
+            for tap in range(len(taps)):
+                for x in range(cols):
+                    line[x] += taps[tap] * low_rows[ratio * x + tap]
+
+
+@compiled
+def _add_rows(image: Real, k: Real, out: Real) -> None:
+    """STEP rows of an image, weighted; spelled out, it becomes vector code."""
+    a, b, c, d, e, f, g = image[0], image[1], image[2], image[3], image[4], image[5], image[6]
+    k0, k1, k2, k3, k4, k5, k6 = k[0], k[1], k[2], k[3], k[4], k[5], k[6]
+    for x in range(len(out)):
+        out[x] += k0 * a[x] + k1 * b[x] + k2 * c[x] + k3 * d[x] + k4 * e[x] + k5 * f[x] + k6 * g[x]
+
+
+@compiled
+def _add_shifted(row: Real, k: Real, out: Real) -> None:
+    """A row moved by 0 ... STEP - 1 pixels, weighted."""
+    k0, k1, k2, k3, k4, k5, k6 = k[0], k[1], k[2], k[3], k[4], k[5], k[6]
+    for x in range(len(out)):
+        out[x] += (
+            k0 * row[x] + k1 * row[x + 1] + k2 * row[x + 2] + k3 * row[x + 3] + k4 * row[x + 4] + k5 * row[x + 5]
+            + k6 * row[x + 6]
+        )  # fmt: skip
