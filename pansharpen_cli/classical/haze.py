@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pansharpen_cli.classical.method import Mask, Method, Pointwise, Statistics
+from pansharpen_cli.classical.method import Mask, Method, Pointwise, Statistics, weighted
 from pansharpen_cli.classical.moments import EPS, Moments, matching, regression, std_of_sum
 from pansharpen_cli.classical.percentile import Percentile
 from pansharpen_cli.interpolation import Array, Float64
@@ -73,7 +73,7 @@ class BtH(Pointwise, HazeCorrected):
     def combine(self, pan: Array, exp: Array, statistics: dict[str, Array]) -> Array:
         exp -= statistics["haze"]
         ratio = pan[0] * statistics["gain"] + statistics["offset"]
-        ratio /= np.tensordot(statistics["alpha"], exp, axes=1) + EPS
+        ratio /= weighted(statistics["alpha"], exp) + EPS
         np.maximum(exp, 0, out=exp)
         exp *= ratio
         exp += statistics["haze"]

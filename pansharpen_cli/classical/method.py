@@ -124,6 +124,8 @@ class Method(ABC):
 class Pointwise(Method):
     """A method that makes a pixel of the PAN's and the EXP's own pixel: `combine`. EXP comes a few rows at a time."""
 
+    precision = np.float32  # no matrix products: alike in every tile
+
     def __call__(self, pan: npt.NDArray[Real], ms: npt.NDArray[Real]) -> npt.NDArray[Real]:
         dtype = np.promote_types(pan.dtype, self.precision)
         statistics = self._statistics_as(dtype)
@@ -141,13 +143,21 @@ class Pointwise(Method):
         """HRMS (B, H, W) from pan (1, H, W) and its EXP (B, H, W), which may be overwritten."""
 
 
+def weighted(weights: Array, bands: Array) -> Array:
+    """Sum of w_b E_b, (B,) and (B, H, W) to (H, W); one after the other it is alike in every tile."""
+    total: Array = weights[0] * bands[0]
+    for weight, band in zip(weights[1:], bands[1:], strict=True):
+        total += weight * band
+    return total
+
+
 class Exp(Method):
     """The MS interpolated to the PAN grid: what every method starts from, and the baseline to beat."""
 
     title = "EXP"
     citation = "Aiazzi et al. 2002, IEEE TGRS 40(10) (the 23-tap interpolation)"
     crop = 0
-    precision = np.float32  # few terms, and alike in every tile
+    precision = np.float32  # alike in every tile
 
     def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
         return self.camera.expand(ms)

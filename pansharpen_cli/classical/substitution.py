@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pansharpen_cli.classical.method import Pointwise, Statistics
+from pansharpen_cli.classical.method import Pointwise, Statistics, weighted
 from pansharpen_cli.classical.moments import EPS, Moments, matching, quotient, regression, std_of_sum
 from pansharpen_cli.interpolation import Array, Float64
 
@@ -45,9 +45,9 @@ class Substitution(Pointwise):
     def combine(self, pan: Array, exp: Array, statistics: dict[str, Array]) -> Array:
         detail = pan[0] * statistics["scale"]
         detail += statistics["offset"]
-        detail -= np.tensordot(statistics["weights"], exp, axes=1)
-        for b, gain in enumerate(statistics["gain"]):
-            exp[b] += gain * detail
+        detail -= weighted(statistics["weights"], exp)
+        for band, gain in zip(exp, statistics["gain"], strict=True):
+            band += gain * detail
         return exp
 
 
