@@ -46,8 +46,8 @@ class Substitution(Pointwise):
         detail = pan[0] * statistics["scale"]
         detail += statistics["offset"]
         detail -= weighted(statistics["weights"], exp)
-        for band, gain in zip(exp, statistics["gain"], strict=True):
-            band += gain * detail
+        for b, gain in enumerate(statistics["gain"]):
+            exp[b] += gain * detail
         return exp
 
 
