@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,7 @@ class Raster:
         self.path = redacted(path)
         self._opened_as = locations.anywhere(path), nodata, bands
         self._stamp = _stamp(path)
+        self._reading = Lock()
         self._dataset = _open(path)
         try:
             self._check()
@@ -170,10 +172,8 @@ class Raster:
         """
         window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
         try:
-            raw = self._dataset.read(self.indexes, window=window)
-            if self._masked:
-                mask = self._dataset.read(self._alpha, window=window) if self._alpha else None
-                mask = self._dataset.read_masks(self.indexes[0], window=window) if mask is None else mask
+            raw, mask = self._read(window)
+            if mask is not None:
                 valid = mask > 0
             elif self.nodata is None or np.isnan(self.nodata):
                 valid = np.ones(raw.shape[1:], bool)
@@ -198,6 +198,18 @@ class Raster:
             data[:, ~valid] = 0
         return data, valid
 
+    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+        """All bands and the mask, if there is one."""
+        with self._reading:
+            if self._dataset.closed:
+                raise SceneError(f"{self.path} was closed before it was read")
+            raw = self._dataset.read(self.indexes, window=window)
+            if not self._masked:
+                return raw, None
+            if self._alpha:
+                return raw, self._dataset.read(self._alpha, window=window)
+            return raw, self._dataset.read_masks(self.indexes[0], window=window)
+
     @property
     def by_value(self) -> bool:
         """True if a value says where there is no data, not a mask."""
@@ -213,7 +225,9 @@ class Raster:
         return dict(self._dataset.tags(ns=namespace))
 
     def close(self) -> None:
-        self._dataset.close()
+        """After an error another thread may still be reading ahead: that is waited for, GDAL would crash."""
+        with self._reading:
+            self._dataset.close()
 
 
 def _sane(scale: float, offset: float) -> tuple[float, float]:

@@ -121,6 +121,14 @@ def cut(start: int, stop: int, size: int, tile: int, reach: Reach, ratio: int) -
     ]
 
 
+def halves(size: int, reach: Reach, ratio: int) -> list[Span]:
+    """A tile's axis of `size` pixels cut in two, each half with its halo; one span if that makes nothing smaller."""
+    grain = lcm(reach.alignment, reach.multiple_of, ratio)
+    spans = cut(0, size, size, -(-size // (2 * grain)) * grain, reach, ratio)
+    smaller = all(span.read_stop - span.read_start < size for span in spans)
+    return spans if smaller else [Span(0, size, 0, size)]
+
+
 def spread(size: int, crop: int, count: int, grain: int) -> list[Span]:
     """At most `count` spans of `crop` pixels, evenly over a canvas axis of `size` pixels, from multiples of `grain` on.
 

@@ -64,10 +64,26 @@ def test_the_same_each_time(tmp_path):
     assert np.array_equal(product(tmp_path, model, "cuda", tile=None, overwrite=True), first)
 
 
+def test_a_tile_that_is_too_large_is_sharpened_in_halves(tmp_path):
+    model = model_of(SHIPPED[0], tmp_path)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    small = product(tmp_path, model, "cuda", tile=256)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1.5 * torch.cuda.max_memory_reserved() / total)
+    try:
+        large = product(tmp_path, model, "cuda", tile=1024, overwrite=True)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    np.testing.assert_allclose(large, small, rtol=0, atol=1)
+
+
 def test_too_little_memory_is_one_sentence(tmp_path):
+    torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-4)
     try:
-        with pytest.raises(DeviceError, match="give a smaller --tile-size"):
+        with pytest.raises(DeviceError, match="too little free"):
             product(tmp_path, model_of(SHIPPED[0], tmp_path), "cuda", tile=1024)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pansharpen_cli"
 
 LAYERS = (
-    ("compiled", "errors"),
+    ("compiled", "errors", "signals"),
     ("filters",),
     # values and arrays; no rasters, no torch
     (

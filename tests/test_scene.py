@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -534,3 +536,38 @@ def test_windows_are_windows(tmp_path: Path):
     data, found = raster.read(slice(1, 5), slice(2, 8))
     np.testing.assert_array_equal(data, image[:, 1:5, 2:8])
     np.testing.assert_array_equal(found, valid[1:5, 2:8])
+
+
+CLOSED_WHILE_READ = """
+import sys, threading, time
+from pansharpen_cli.errors import SceneError
+from pansharpen_cli.scene import Raster
+
+def read(raster):
+    try:
+        while True:
+            raster.read(slice(0, 512), slice(0, 512))
+    except SceneError as error:
+        told.append(str(error))
+
+told = []
+for attempt in range(40):
+    raster = Raster(sys.argv[1])
+    thread = threading.Thread(target=read, args=(raster,))
+    thread.start()
+    time.sleep(0.002 * (attempt % 5))
+    raster.close()
+    thread.join()
+print(len(told), set(told))
+"""
+
+
+def test_a_file_may_be_closed_while_another_thread_reads_it(tmp_path):
+    """As after an error or Ctrl-C, when reading is ahead: GDAL crashes then."""
+    path, _ = World(pan_size=(512, 512), ms_size=(128, 128)).write(tmp_path)
+    process = subprocess.run(
+        [sys.executable, "-c", CLOSED_WHILE_READ, path], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split(" ", 1)[0] == "40"
+    assert "was closed before it was read" in process.stdout

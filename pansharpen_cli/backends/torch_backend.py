@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,9 @@ import torch
 from pansharpen_cli.backends.backend import MOST_AT_ONCE
 from pansharpen_cli.errors import DeviceError
 from pansharpen_cli.networks.network import Network, SceneStatistics
-from pansharpen_cli.tiling import Pixels, Reach
+from pansharpen_cli.tiling import Pixels, Reach, halves
+
+log = logging.getLogger(__name__)
 
 Float32 = npt.NDArray[np.float32]
 
@@ -49,6 +53,7 @@ class TorchBackend:
         self._network = network.to(where).eval()
         self._where = where
         self.statistics: SceneStatistics = {}
+        self._too_big: float = inf  # PAN pixels of a tile
         self.crop: int | None = crop
         self.reach = Reach(network.halo, network.alignment, network.multiple_of)
 
@@ -67,29 +72,66 @@ class TorchBackend:
         if not self._network.global_values:
             crops = crops[:1]
         pan, ms = (torch.stack(images).to(self._where) for images in zip(*crops, strict=True))
-        with self._exact():
-            self.statistics = self._network.observe(pan, ms)
+        try:
+            with self._exact():
+                self.statistics = self._network.observe(pan, ms)
+        except RuntimeError as error:
+            if not _exhausted(error):
+                raise
+            raise DeviceError(f"{self._memory} has too little free to observe the scene; free some") from error
 
     @torch.inference_mode()
     def __call__(self, pan: Float32, ms: Float32) -> Float32:
+        """A tile that there is too little memory for is sharpened in halves, as are all of its size from then on."""
+        if pan.size < self._too_big:
+            try:
+                return self._whole(pan, ms)
+            except RuntimeError as error:
+                if not _exhausted(error):
+                    raise
+            self._too_big = pan.size
+            torch.cuda.empty_cache()
+            log.warning(
+                "%s has too little free for tiles of %d x %d pixels: they are cut in two", self._memory, *pan.shape[1:]
+            )
+        return self._in_halves(pan, ms)
+
+    def _whole(self, pan: Float32, ms: Float32) -> Float32:
         with self._exact():
             images = (torch.from_numpy(image)[None].to(self._where) for image in (pan, ms))
             hrms: Float32 = self._network(*images, self.statistics)[0].cpu().numpy()
         return hrms
 
+    def _in_halves(self, pan: Float32, ms: Float32) -> Float32:
+        """Across its longer side, each half with its halo. Raises DeviceError if that would be no smaller."""
+        axis = 1 if pan.shape[1] >= pan.shape[2] else 2
+        ratio = pan.shape[axis] // ms.shape[axis]
+        parts = halves(pan.shape[axis], self.reach, ratio)
+        if len(parts) == 1:
+            raise DeviceError(f"{self._memory} has too little free even for {pan.shape[1]} x {pan.shape[2]} pixels")
+        along = (slice(None),) * axis
+        sharpened = [self(pan[*along, part.read], ms[*along, part.coarser(ratio).read]) for part in parts]
+        return np.concatenate([half[*along, part.inner] for half, part in zip(sharpened, parts, strict=True)], axis)
+
+    @property
+    def _memory(self) -> str:
+        gpu = self._where.type == "cuda"
+        return f"The memory of {torch.cuda.get_device_name(self._where)}" if gpu else "This machine's memory"
+
     @contextmanager
     def _exact(self) -> Iterator[None]:
         """A GPU computes in float32 throughout, as a CPU does, and the same each time; by itself torch lets its
-        convolutions keep ten bits of a factor (TF32). Raises DeviceError if its memory is too small for a tile."""
+        convolutions keep ten bits of a factor (TF32)."""
         if self._where.type != "cuda":
             yield
             return
-        try:
-            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-                yield
-        except torch.OutOfMemoryError as error:
-            name = torch.cuda.get_device_name(self._where)
-            raise DeviceError(f"{name} has too little memory free for a tile; give a smaller --tile-size") from error
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+
+
+def _exhausted(error: RuntimeError) -> bool:
+    """True if torch found too little memory: for the CPU it has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _keep_memory() -> None:

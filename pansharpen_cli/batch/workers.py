@@ -6,7 +6,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,8 @@ from multiprocessing.connection import Connection, wait
 from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Generic, TypeVar
+
+from pansharpen_cli.signals import later, listen
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -127,7 +128,7 @@ class _Worker:
         self.work = work
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work, level), daemon=True)
-        with _deaf_to_interrupts():
+        with later(signal.SIGINT), later(signal.SIGTERM), _deaf_to_interrupts():  # half started, it would complain
             self.process.start()
         theirs.close()  # else its end would not be seen
 
@@ -156,7 +157,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 def _serve(connection: Connection, work: Callable[[Any], Any], level: int) -> None:
     """The life of a process. It ends by SIGTERM, which lets the task remove its temporaries, or with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
+    listen()
     Thread(target=_leave_with_parent, daemon=True).start()
     lock = Lock()
 
@@ -182,10 +183,6 @@ class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
             self._send(_Log(record.levelno, record.getMessage()))
-
-
-def _leave(*_: object) -> None:
-    sys.exit(128 + signal.SIGTERM)
 
 
 def _leave_with_parent() -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import atexit
 import gc
-import os
-import signal
 import sys
 import traceback
-from threading import Timer
 from typing import Annotated, NoReturn
 
 import typer
@@ -27,9 +24,9 @@ from pansharpen_cli.cli.report import report
 from pansharpen_cli.cli.run import run
 from pansharpen_cli.cli.train import train
 from pansharpen_cli.errors import PansharpenError
+from pansharpen_cli.signals import TERMINATED, Terminated, listen, wrapped
 
 INTERRUPTED = 130
-TERMINATED = 143
 
 EXIT_CODES = {
     0: "ok",
@@ -79,8 +76,7 @@ def _main(
 
 def main() -> NoReturn:
     """Run the command line, and leave with one of EXIT_CODES."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.unraisablehook = _signalled_again
+    listen()
     _collect_seldom()
     try:
         code = app(standalone_mode=False)
@@ -88,7 +84,7 @@ def main() -> NoReturn:
         code = _told(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except _Terminated:
+    except Terminated:
         code = TERMINATED
     except MemoryError:
         code = _told("there is not enough memory; give a smaller --tile-size or fewer --threads", 1)
@@ -96,6 +92,8 @@ def main() -> NoReturn:
         if hasattr(error, "show"):  # the command line's own
             error.show()
             code = getattr(error, "exit_code", 2)
+        elif wrapped(error):
+            code = INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else TERMINATED
         else:
             code = _told(f"unexpected {type(error).__name__}: {error} (-vv shows where)", 1)
     if code in (INTERRUPTED, TERMINATED):
@@ -115,21 +113,3 @@ def _told(message: str, code: int) -> int:
         traceback.print_exc()
     print(f"pansharpen: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-class _Terminated(SystemExit):
-    """SIGTERM has come."""
-
-
-def _terminate(*_: object) -> NoReturn:
-    """Leave by an exception, so that temporaries are removed."""
-    raise _Terminated(TERMINATED)
-
-
-def _signalled_again(lost: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised in some places, where it tidies up; a signal that came just there comes again."""
-    signals = {KeyboardInterrupt: signal.SIGINT, _Terminated: signal.SIGTERM}
-    if lost.exc_type in signals:
-        Timer(0.01, os.kill, (os.getpid(), signals[lost.exc_type])).start()
-    else:
-        sys.__unraisablehook__(lost)

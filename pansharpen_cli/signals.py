@@ -1,0 +1,59 @@
+"""Signals as exceptions, so that temporaries are removed on the way out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Timer, current_thread, main_thread
+from typing import NoReturn
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code after SIGTERM."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM has come."""
+
+
+def listen() -> None:
+    """From here on SIGTERM raises Terminated in this process's main thread, as Ctrl-C does KeyboardInterrupt."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _signalled_again
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated(TERMINATED)
+
+
+def _signalled_again(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised in some places, where it tidies up or is called back; a signal that came just there
+    comes again."""
+    signals = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
+    if lost.exc_type in signals:
+        Timer(0.01, os.kill, (os.getpid(), signals[lost.exc_type])).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def wrapped(error: BaseException) -> bool:
+    """True if `error` stands for a signal: Python wraps what is raised while a class is made."""
+    return isinstance(error.__cause__, KeyboardInterrupt | Terminated)
+
+
+@contextmanager
+def later(number: signal.Signals) -> Iterator[None]:
+    """A signal that comes here is acted on afterwards."""
+    if current_thread() is not main_thread():  # where no signal arrives
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+        if came:
+            signal.raise_signal(number)

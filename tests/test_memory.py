@@ -1,0 +1,92 @@
+"""Where memory is too small for a tile, it is sharpened in halves; where it is too small for anything, that is said."""
+
+import logging
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from test_zoo import random_model
+from worlds import World
+
+from pansharpen_cli import sharpen
+from pansharpen_cli.errors import DeviceError
+from pansharpen_cli.networks.network import Network
+from pansharpen_cli.tiling import Reach, halves
+
+WORLD = World(ratio=2, bands=3, pan_size=(320, 288), ms_size=(160, 144))
+RGB = ("blue", "green", "red")
+OUT_OF_MEMORY = {
+    "GPU": torch.OutOfMemoryError("CUDA out of memory."),
+    "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+}
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Lets images of `most` PAN pixels into a network, and no larger ones: simulated, whatever memory there is."""
+    forward = Network.forward
+
+    def limited(most, error):
+        def too_small(self, pan, ms, *rest):
+            if pan.numel() > most:
+                raise error
+            return forward(self, pan, ms, *rest)
+
+        monkeypatch.setattr(Network, "forward", too_small)
+
+    return limited
+
+
+def product(folder, name, model):
+    if not (folder / "pan.tif").exists():
+        WORLD.write(folder)
+    path = folder / name
+    sharpen(folder / "pan.tif", folder / "ms.tif", path, model=model, threads=1)
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+@pytest.mark.parametrize(
+    ("network", "options", "most"), [("premix-b", {"channels": 16}, 160), ("premix-h", {"channels": 32}, 256)]
+)
+def test_halves_make_the_same_product(kind, network, options, most, memory, tmp_path, caplog):
+    model = str(random_model(tmp_path / "model", network, bands=RGB, ratio=2, **options).folder)
+    expected = product(tmp_path, "whole.tif", model)
+    memory(most**2, OUT_OF_MEMORY[kind])
+    with caplog.at_level(logging.WARNING):
+        found = product(tmp_path, "halves.tif", model)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.ptp(expected))
+    told = [record.getMessage() for record in caplog.records if "cut in two" in record.getMessage()]
+    assert len(told) == len(set(told)) >= 1  # once a size
+
+
+def test_where_halving_does_not_help_it_is_said(memory, tmp_path):
+    model = str(random_model(tmp_path / "model", "premix-b", bands=RGB, ratio=2, channels=16).folder)
+    memory(8**2, OUT_OF_MEMORY["GPU"])
+    with pytest.raises(DeviceError, match=r"memory has too little free even for \d+ x \d+ pixels"):
+        product(tmp_path, "out.tif", model)
+    assert {path.name for path in tmp_path.glob("*.tif*")} == {"pan.tif", "ms.tif"}
+
+
+def test_other_errors_are_no_matter_of_memory(memory, tmp_path):
+    model = str(random_model(tmp_path / "model", "premix-b", bands=RGB, ratio=2, channels=16).folder)
+    memory(8**2, RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        product(tmp_path, "out.tif", model)
+
+
+@pytest.mark.parametrize(("halo", "alignment", "multiple_of"), [(0, 1, 1), (12, 1, 1), (9, 32, 4), (76, 1, 8)])
+@pytest.mark.parametrize("size", [4, 36, 512, 1180])
+def test_halves_cover_a_tile_once_each_with_its_halo(size, halo, alignment, multiple_of):
+    parts = halves(size, Reach(halo, alignment, multiple_of), 4)
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+    assert parts[-1].stop == parts[-1].read_stop == size
+    if len(parts) == 1:
+        return
+    for part in parts:
+        assert part.read_stop - part.read_start < size
+        assert part.read_start <= max(0, part.start - halo)
+        assert part.read_stop >= min(size, part.stop + halo)
+        assert part.start % alignment == part.read_start % alignment == 0
