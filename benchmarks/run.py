@@ -1,13 +1,14 @@
 """How long `pansharpen run` takes from files to product, beside writing that product alone and beside GDAL.
 
     python benchmarks/run.py FOLDER [--sizes 4096 8192 16384] [--models exp brovey gsa mtf-glp-fs] [--repeat 3]
-        [--threads 2] [--coregister auto] [--json FILE]
+        [--threads 2] [--coregister auto] [--overviews] [--json FILE]
 
 makes scenes of 4 bands (see qnr.py) in FOLDER unless they are there. All ways take turns, each in a fresh process, with
-the same creation options: ZSTD, predictor 2, blocks of 512 pixels. `write` reads a product block by block and writes
-it, `write+` makes its overviews too, as `run` does; `gdal_pansharpen.py` (weighted Brovey, cubic) makes none. Printed
-are the medians of wall seconds and of the seconds all cores worked (wall time on a busy machine says little), their
-ratios to `write`, `write+` and GDAL, the peak memory, and the exponent with which both grow with the pixels.
+the same creation options: ZSTD, predictor 2, blocks of 512 pixels, no overviews. `write` reads a product block by block
+and writes it; `gdal` is gdal_pansharpen.py (weighted Brovey, cubic). With --overviews `run` and `write` make them,
+which GDAL does not. Printed are the medians of wall seconds and of the seconds all cores worked (wall time on a busy
+machine says little), their ratios to `write` and GDAL, the peak memory, and the exponent with which both grow with the
+pixels.
 """
 
 from __future__ import annotations
@@ -67,12 +68,14 @@ def run(command: Sequence[str | Path]) -> Run:
     return Run(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def ways(folder: Path, size: int, models: Sequence[str], threads: int, coregister: str) -> dict[str, list[str | Path]]:
+def ways(
+    folder: Path, size: int, models: Sequence[str], threads: int, coregister: str, overviews: bool
+) -> dict[str, list[str | Path]]:
     """The commands to compare, by name; each writes the same file."""
     product, pan, ms = make(folder, size)
     output = folder / "output.tif"
-    write = [sys.executable, "-c", WRITE, product, output, str(threads)]
-    commands = {"write": [*write, "no"], "write+": [*write, "yes"]}
+    write = [sys.executable, "-c", WRITE, product, output, str(threads), "yes" if overviews else "no"]
+    commands = {"write": write}
     gdal = shutil.which(GDAL)
     if gdal:  # a file of the system's Python, not of this one
         creation = ("TILED=YES", "BLOCKXSIZE=512", "BLOCKYSIZE=512", "COMPRESS=ZSTD", "PREDICTOR=2", "BIGTIFF=IF_SAFER")
@@ -80,6 +83,7 @@ def ways(folder: Path, size: int, models: Sequence[str], threads: int, coregiste
         commands["gdal"] = [gdal, "-q", "-threads", str(threads), "-r", "cubic", *options, pan, ms, output]
     ours = [sys.executable, "-m", "pansharpen_cli", "run", pan, ms, "-o", output, "--overwrite", "-q"]
     ours += ["-j", str(threads), "--coregister", coregister, "--co", "COMPRESS=ZSTD"]
+    ours += [] if overviews else ["--co", "OVERVIEWS=NONE"]
     return commands | {model: [*ours, "--model", model] for model in models}
 
 
@@ -102,9 +106,9 @@ def measure(folder: Path, commands: dict[str, list[str | Path]], repeat: int) ->
 
 def show(size: int, medians: dict[str, Run]) -> None:
     """One line for each way."""
-    print(f"\n{size} x {size} x 4, uint16      s   MPix/s   s of cores   MiB   wall (cores) to write, write+, gdal")
+    print(f"\n{size} x {size} x 4, uint16      s   MPix/s   s of cores   MiB   wall (cores) to write, gdal")
     for name, one in medians.items():
-        others = [medians[other] for other in ("write", "write+", "gdal") if other in medians]
+        others = [medians[other] for other in ("write", "gdal") if other in medians]
         ratios = "  ".join(f"{one.wall / other.wall:5.2f} ({one.cores / other.cores:.2f})" for other in others)
         speed = f"{one.wall:8.2f} {size**2 / 1e6 / one.wall:8.1f} {one.cores:12.2f}"
         print(f"{name:20} {speed} {one.memory:5.0f}   {ratios}", flush=True)
@@ -129,11 +133,14 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--coregister", default="auto")
+    parser.add_argument("--overviews", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = {}
     for size in arguments.sizes:
-        commands = ways(arguments.folder, size, arguments.models, arguments.threads, arguments.coregister)
+        commands = ways(
+            arguments.folder, size, arguments.models, arguments.threads, arguments.coregister, arguments.overviews
+        )
         results[size] = measure(arguments.folder, commands, arguments.repeat)
         show(size, results[size])
     (arguments.folder / "output.tif").unlink(missing_ok=True)

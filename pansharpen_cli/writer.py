@@ -154,9 +154,16 @@ class Layout:
 
     @property
     def factors(self) -> list[int]:
-        """Decimation of each overview; the last one fits into 256 pixels."""
+        """Decimation of each overview; the last one fits into 256 pixels. None if the user says so."""
+        if self._overviews == "NONE":
+            return []
         size = max(self.grid.height, self.grid.width)
         return [2**level for level in range(1, max(0, (size - 1) // 256).bit_length() + 1)]
+
+    @property
+    def _overviews(self) -> str:
+        """A creation option of COGs, which is understood for any file here."""
+        return self.options.get("OVERVIEWS", "AUTO").upper()
 
     def overview(self, level: int) -> tuple[int, int]:
         """Rows and columns of an overview, the first of which is level 0."""
@@ -173,7 +180,9 @@ class Layout:
         Pixel-interleaved: who displays colours, computes an index or classifies reads several bands of one place, and
         one block then is one read. A single band out of eight costs eight; that is the rarer use.
         """
-        user = self.options if self.format == "gtiff" else {}
+        user = dict(self.options) if self.format == "gtiff" else {}
+        if self._overviews in {"AUTO", "NONE"}:
+            user.pop("OVERVIEWS", None)
         codec = user.get("COMPRESS", "DEFLATE").upper()  # every reader has DEFLATE
         rgb = self.colours[:3] == list(_COLOURS.values())
         options = {
@@ -190,7 +199,7 @@ class Layout:
             options["PREDICTOR"] = "3" if self.dtype.kind == "f" else "2"
         if codec == "DEFLATE":
             options["ZLEVEL"] = "1"  # the higher ones gain nothing on the noise of real images
-        return options | dict(user)
+        return options | user
 
     def cog_options(self) -> dict[str, str]:
         """Creation options of GDAL's COG driver."""

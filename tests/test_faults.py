@@ -224,13 +224,13 @@ def test_a_signal_at_any_time(name: str, bench: Bench, tally):
 
 
 LOST = """
-import sys, time
+import signal, sys, time
 from pansharpen_cli import pipeline
 from pansharpen_cli.cli import app
 
 class Dropped:
     def __del__(self):
-        app.signal.raise_signal({sign})
+        signal.raise_signal({sign})
 
 def choose(*_):
     Dropped()

@@ -220,10 +220,22 @@ def test_creation_options(tmp_path, options, format, structure):
         np.testing.assert_array_equal(product.read(), np.where(valid, hrms, 0))
 
 
+@pytest.mark.parametrize("format", ["gtiff", "cog"])
+@pytest.mark.parametrize(
+    ("wanted", "any_made"), [({}, True), ({"OVERVIEWS": "auto"}, True), ({"OVERVIEWS": "none"}, False)]
+)
+def test_overviews_may_be_left_out(tmp_path, format, wanted, any_made):
+    path = tmp_path / "out.tif"
+    write(path, creation_options=wanted, format=format)
+    with rasterio.open(path) as product:
+        assert bool(product.overviews(1)) == any_made
+
+
 @pytest.mark.parametrize(
     ("options", "dtype", "format"),
     [
         ({"FROBNICATE": "YES"}, "uint16", "gtiff"),  # GDAL would ignore it
+        ({"OVERVIEWS": "SOME"}, "uint16", "gtiff"),
         ({"COMPRESS": "GZIP"}, "uint16", "gtiff"),
         ({"COMPRESS": "GZIP"}, "uint16", "cog"),
         ({"COMPRESS": "JPEG"}, "uint16", "gtiff"),

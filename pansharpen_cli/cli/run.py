@@ -86,7 +86,8 @@ def run(
     ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Format of the product.")] = Format.gtiff,
     co: Annotated[
-        list[str] | None, typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable.")
+        list[str] | None,
+        typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable; OVERVIEWS=NONE leaves these out."),
     ] = None,
     adapt: Annotated[
         bool, typer.Option("--adapt", help="Fit the model to this scene first; it is kept beside the product.")
