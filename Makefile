@@ -1,6 +1,8 @@
 # make demo   installs what is needed into .venv and sharpens the scene in examples/
 # make test   installs what is needed into .venv and runs every check
 # make faults does all the damage of the fault and input tests, in about half an hour, and reports it
+# make mutants   breaks the pure modules in thousands of ways, one at a time, and tells which the tests missed; hours
+# make coverage   runs the tests and tells which lines and branches of the package none of them reaches
 # make docs   builds the documentation, build/site/index.html
 # make lock   renews requirements.lock (needs uv)
 # make image-replay   builds the container image where there is no engine, and checks it (scripts/replay-image.sh)
@@ -9,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test faults lint docs lock image-replay clean
+.PHONY: demo test faults mutants coverage lint docs lock image-replay clean
 
 demo: $(VENV)/.installed
 	mkdir -p demo-output
@@ -21,6 +23,20 @@ test: lint
 
 faults: $(VENV)/.installed
 	PANSHARPEN_SLOW=1 $(BIN)/python -m pytest -m faults tests/test_faults.py tests/test_security.py
+
+coverage: $(VENV)/.installed
+	$(PIP) --no-build-isolation -e '.[coverage]'
+	$(BIN)/coverage run -m pytest -m 'not faults' # which limit and damage what coverage writes, too
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --fail-under=92
+
+# goes on where it was stopped; MUTANTS='pansharpen_cli.geogrid*' tries these only, again
+mutants: $(VENV)/.installed
+	$(PIP) --no-build-isolation -e '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/mutmut results | sed '/not checked/d'
+	$(BIN)/mutmut export-cicd-stats
+	cat mutants/mutmut-cicd-stats.json
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -49,4 +65,4 @@ image-replay:
 	scripts/replay-image.sh
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output mutants

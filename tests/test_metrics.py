@@ -65,8 +65,9 @@ def test_invalid_pixels_take_no_part():
     valid = np.ones((20, 30), bool)
     valid[:, 20:] = False
     dirty = np.where(valid, hrms, np.nan)
-    assert sam(gt, dirty, valid) == pytest.approx(sam(gt[..., :20], hrms[..., :20]))
-    assert ergas(gt, dirty, 4, valid) == pytest.approx(ergas(gt[..., :20], hrms[..., :20], 4))
+    for truth in (gt, np.where(valid, gt, np.inf)):
+        assert sam(truth, dirty, valid) == pytest.approx(sam(gt[..., :20], hrms[..., :20]))
+        assert ergas(truth, dirty, 4, valid) == pytest.approx(ergas(gt[..., :20], hrms[..., :20], 4))
 
 
 def test_integers_do_not_wrap_round():

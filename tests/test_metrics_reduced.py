@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from pansharpen_cli import metrics
 from pansharpen_cli.errors import UsageError
@@ -240,3 +241,190 @@ def test_what_cannot_be_compared_is_said():
         compare(gt, gt, metrics=["SAMM"])
     with pytest.raises(UsageError, match="leaves nothing"):
         compare(gt, gt, cut=30)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 11, 32])
+def test_box_sums_by_plain_windows(size: int):
+    image = RNG.integers(0, 5000, (2, 40, 35)).astype(float)
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(1, 2))
+    np.testing.assert_array_equal(formulas.box_sum(image, size), windows.sum(axis=(3, 4)))
+    valid = RNG.random((40, 35)) > 0.02
+    expected = np.lib.stride_tricks.sliding_window_view(valid, (size, size)).all(axis=(2, 3))
+    np.testing.assert_array_equal(formulas.whole(valid, size), expected)
+    assert formulas.whole(np.ones((4, 40), bool), size).shape == (max(5 - size, 0), 41 - size)
+    assert formulas.whole(np.ones((40, 35), bool), size).all()
+
+
+def plain_q2n(reference: np.ndarray, fused: np.ndarray) -> float:
+    """Q2n of one block (bands, row, col): the quality index of hypercomplex numbers, pixel by pixel."""
+    g, f = (image.reshape(len(image), -1) for image in (reference, fused))
+    mean, deviation = g.mean(axis=1, keepdims=True), g.std(axis=1, ddof=1, keepdims=True)
+    a, b = (g - mean) / deviation + 1, (f - mean) / np.where(mean == 0, 1, deviation) + 1
+    components = 2 ** int(np.ceil(np.log2(len(a))))
+    a, b = (np.concatenate([image, np.ones((components - len(image), g.shape[1]))]) for image in (a, b))
+    conjugate = np.r_[1, -np.ones(components - 1)]
+    mean_a, mean_b = a.mean(axis=1), b.mean(axis=1)
+    common = np.mean([onion(p, q * conjugate) for p, q in zip(a.T, b.T, strict=True)], axis=0)
+    common = common - onion(mean_a, mean_b * conjugate)
+    norm_a, norm_b = np.linalg.norm(mean_a), np.linalg.norm(mean_b)
+    spread = (a**2).sum(axis=0).mean() - norm_a**2 + (b**2).sum(axis=0).mean() - norm_b**2
+    return 2 * norm_a * norm_b / (norm_a**2 + norm_b**2) * 2 * np.linalg.norm(common) / spread
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5])
+def test_q2n_of_a_block_is_the_quality_of_its_hypercomplex_numbers(bands: int):
+    gt = textured(bands, 16, 24)
+    gt[0, :8, :8] -= np.rint(gt[0, :8, :8].mean())
+    gt[0, :8, :8] = np.abs(gt[0, :8, :8])
+    fused = np.rint(0.8 * gt + 40 + RNG.normal(0, 20, gt.shape))
+    moments = formulas.block_moments(gt, fused, np.ones((16, 24), bool), 8, 8)
+    quality, flat = formulas.q2n(moments, 8)
+    assert quality.shape == flat.shape == (2, 3)
+    assert not flat.any()
+    for row, col in np.ndindex(2, 3):
+        part = np.s_[:, 8 * row : 8 * row + 8, 8 * col : 8 * col + 8]
+        assert quality[row, col] == pytest.approx(plain_q2n(gt[part], fused[part]), rel=1e-9)
+
+
+def test_q2n_of_flat_blocks():
+    """A reference without texture leaves the level to compare; one without signal leaves DN."""
+    valid, gt = np.ones((8, 24), bool), np.full((1, 8, 24), 500.0)
+    gt[..., 16:] = 0
+    fused = gt.copy()
+    fused[..., 8:16] += 1
+    fused[..., 16:] = np.indices((8, 8)).sum(axis=0) % 2 * 2  # mean 1 and deviation 1, in DN
+    quality, flat = formulas.q2n(formulas.block_moments(gt, fused, valid, 8, 8), 8)
+    assert flat.all()
+    assert quality[0, 0] == pytest.approx(1)  # the same
+    assert quality[0, 1] == pytest.approx(0, abs=1e-12)  # moved by far more than it varies
+    assert quality[0, 2] == 0  # varies, and the reference not at all
+
+
+def test_quality_of_all_pairs_of_bands_by_their_moments():
+    bands = textured(3, 16, 16)
+    vectors = bands.reshape(3, -1)
+    mean, covariance = vectors.mean(axis=1), np.cov(vectors, bias=True)
+    found = formulas.uiqi_matrix(mean, covariance, 0)
+    for i, j in np.ndindex(3, 3):
+        below = (covariance[i, i] + covariance[j, j]) * (mean[i] ** 2 + mean[j] ** 2)
+        assert found[i, j] == pytest.approx(4 * covariance[i, j] * mean[i] * mean[j] / below, rel=1e-12)
+    assert np.diag(found) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("deviation", "flat"), [(0.9e-3, True), (1e-3, True), (1.1e-3, False)])
+def test_a_band_is_flat_by_its_deviation_relative_to_its_mean(deviation: float, flat: bool):
+    mean, covariance = np.array([256.0, 256.0]), np.full((2, 2), (256 * deviation) ** 2)
+    found = formulas.uiqi_matrix(mean, covariance, 1e-3 * (1 + 1e-12))
+    assert np.isnan(found).all() == flat
+    one = formulas.uiqi_matrix(mean, np.diag([covariance[0, 0], 4.0]), 1e-3 * (1 + 1e-12))  # the other is not
+    assert np.isnan(one).tolist() == [[flat, False], [False, False]]
+    assert np.isnan(formulas.uiqi_matrix(0 * mean, np.eye(2), 0)).all()  # zero on average
+
+
+def test_similarity_of_every_window_is_that_of_the_window_alone():
+    x, y = textured(2, 14, 17) / 2047
+    every = formulas.ssim_map(x, y)
+    assert every.shape == (4, 7)
+    for row, col in np.ndindex(every.shape):
+        part = np.s_[row : row + 11, col : col + 11]
+        assert every[row, col] == pytest.approx(formulas.ssim_map(x[part], y[part])[0, 0], abs=1e-12)
+    assert formulas.ssim_map(x[:9], y[:9]).shape == (0, 7)
+
+
+def test_edges_are_those_of_sobel_inside_a_border_of_zeros():
+    gt = textured(2, 40, 50)
+    fused = gt + RNG.normal(0, 40, gt.shape)
+
+    def sobel(band: np.ndarray) -> np.ndarray:
+        return np.hypot(ndimage.sobel(band, 0), ndimage.sobel(band, 1))[1:-1, 1:-1]
+
+    truth, other = (np.array([sobel(np.pad(band[1:-1, 1:-1], 1)) for band in image]) for image in (gt, fused))
+    expected = (truth * other).sum() / np.sqrt((truth**2).sum() * (other**2).sum())
+    score = compare(gt, fused, metrics=["SCC"]).scores["SCC"]
+    assert score.value == pytest.approx(expected, rel=1e-12)
+    assert (score.counted, score.invalid, score.reason) == (38 * 48, 0, "")
+    np.testing.assert_allclose(formulas.sobel_magnitude(gt), [sobel(band) for band in gt], rtol=1e-12)
+
+
+@pytest.mark.parametrize("shift", [32, 16])
+def test_blocks_beyond_the_end_are_completed_by_mirroring(shift: int):
+    gt = textured(3, 80, 100)
+    fused = gt + RNG.normal(0, 30, gt.shape)
+    mirrored = [np.pad(image, [(0, 0), (0, 48), (0, 28)], mode="symmetric") for image in (gt, fused)]
+    found = compare(gt, fused, metrics=["Q2n"], shift=shift)
+    rows, cols = -(-80 // shift), -(-100 // shift)
+    expected = compare(*mirrored, metrics=["Q2n"], shift=shift).maps["Q2n"][:rows, :cols]
+    np.testing.assert_allclose(found.maps["Q2n"], expected, rtol=1e-12)
+    assert found.scores["Q2n"].value == pytest.approx(expected.mean(), rel=1e-12)
+    assert found.scores["Q2n"].counted == rows * cols
+
+
+def test_metrics_of_errors_by_their_definitions():
+    gt = textured(3, 36, 44)
+    fused = 1.1 * gt + RNG.normal(0, 25, gt.shape)
+    scores = compare(gt, fused, maxval=1023).scores
+    mse = ((gt - fused) ** 2).mean(axis=(1, 2))
+    psnr = 10 * np.log10(1023**2 / mse)
+    pearson = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(gt, fused, strict=True)]
+    assert scores["RMSE"].value == pytest.approx(np.sqrt(mse.mean()))
+    assert scores["ERGAS"].value == pytest.approx(25 * np.sqrt((mse / gt.mean(axis=(1, 2)) ** 2).mean()))
+    assert scores["PSNR"].bands == pytest.approx(psnr)
+    assert scores["PSNR"].value == pytest.approx(psnr.mean())
+    assert scores["CC"].bands == pytest.approx(pearson)
+    assert scores["CC"].value == pytest.approx(np.mean(pearson))
+    windows = [formulas.sliding_uiqi(a, b, 32).mean() for a, b in zip(gt, fused, strict=True)]
+    assert scores["QAVE"].bands == pytest.approx(windows)
+    similar = [formulas.ssim_map(a / 1023, b / 1023).mean() for a, b in zip(gt, fused, strict=True)]
+    assert scores["SSIM"].bands == pytest.approx(similar)
+    assert {name: score.counted for name, score in scores.items()} == {
+        "SAM": 36 * 44, "ERGAS": 36 * 44, "PSNR": 36 * 44, "RMSE": 36 * 44, "CC": 36 * 44,
+        "SCC": 34 * 42, "QAVE": 5 * 13, "SSIM": 26 * 34, "Q2n": 4,
+    }  # fmt: skip
+    assert {(score.invalid, score.degenerate, score.reason) for score in scores.values()} == {(0, 0, "")}
+
+
+def test_a_report_holds_what_was_asked_for():
+    gt = textured(2, 70, 80)
+    report = compare(gt, gt + 3, metrics=["SAM", "RMSE"], maxval=2047, cut=2)
+    assert list(report.scores) == ["SAM", "RMSE"]
+    assert (report.size, report.ratio, report.maxval, report.cut, report.maps) == ((67, 77), 4, 2047, 2, {})
+    assert report.scores["RMSE"].counted == 67 * 77
+    cut = compare(gt[:, 1:-2, 1:-2], gt[:, 1:-2, 1:-2] + 3, metrics=["SAM"])
+    assert cut.scores["SAM"].value == report.scores["SAM"].value
+    assert "ssim" in compare(gt, gt, metrics=["SSIM"]).scores["SSIM"].reason.lower()
+
+
+def reasons(gt: np.ndarray, fused: np.ndarray, **options: Any) -> dict[str, str]:
+    """Of the metrics without a value."""
+    scores = compare(gt, fused, **options).scores
+    assert all(score.reason == "" for score in scores.values() if score.value is not None)
+    return {name: score.reason for name, score in scores.items() if score.value is None}
+
+
+def test_what_has_no_value_says_why():
+    gt = textured(2, 40, 40)
+    assert reasons(gt, gt) == {
+        "PSNR": "PSNR needs maxval, the largest DN",
+        "SSIM": "SSIM needs maxval, the largest DN",
+    }
+    assert reasons(gt, gt, maxval=2047) == {"PSNR": "a band equals that of gt"}
+    dark, flat = 0 * gt, 0 * gt + 7
+    assert reasons(dark, dark + 1, maxval=255) == {
+        "SAM": "no valid pixels to measure", "ERGAS": "a band of gt is zero on average",
+        "CC": "a band is constant", "SCC": "an image has no edges",
+    }  # fmt: skip
+    assert reasons(flat, flat + 2, maxval=255) == {"CC": "a band is constant"}  # zeros lie around: there are edges
+    assert reasons(gt[:, :12, :9], gt[:, :12, :9] + 1, maxval=255) == {
+        "SSIM": "no valid window of 11 x 11 pixels", "QAVE": "no valid window of 32 x 32 pixels",
+        "Q2n": "the image is too small for a block",
+    }  # fmt: skip
+    normalised = "the data look normalised, and Q2n rounds to whole DN; give maxval and data in DN"
+    assert reasons(gt / 2047, gt / 2047 + 0.1, maxval=1) == {"Q2n": normalised}
+    assert reasons(gt > 500, gt > 550, metrics=["Q2n"]) == {}  # black and white is whole numbers
+
+
+def test_strict_scores_are_not_numbers_where_the_toolbox_has_none():
+    gt = textured(2, 9, 12)
+    scores = compare(gt, gt, maxval=2047, strict=True).scores
+    assert [name for name in scores if np.isnan(scores[name].value)] == ["SSIM", "QAVE", "Q2n"]
+    assert np.isnan(compare(0 * gt, gt, metrics=["SAM"], strict=True).scores["SAM"].value)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pansharpen_cli.radiometry import Moments, Radiometry, Scaling, quantise
+from pansharpen_cli.radiometry import Moments, Radiometry, Scaling, holds, quantise
 
 RNG = np.random.default_rng(5)
 
@@ -67,6 +67,23 @@ def test_a_flat_band_is_no_division_by_zero():
     np.testing.assert_allclose(scaling.to_dn(unit)[1], 77)
 
 
+def test_a_flat_band_is_shifted_by_its_value_and_keeps_its_unit():
+    pan, ms = scene()
+    ms[1] = 77
+    scaling = Scaling.of(Radiometry("scene", centre=0.4, spread=0.2), moments_of(pan, ms))
+    elsewhere = ms + np.float32(3)  # DN of which the statistics know nothing
+    unit = scaling.to_network(pan, elsewhere)[1][1]
+    np.testing.assert_allclose(unit, 0.4 + 3 * 0.2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "scene"])
+def test_every_band_has_a_pair_of_its_own(kind: str):
+    pan, ms = scene()
+    scaling = Scaling.of(Radiometry(kind), moments_of(pan, ms))
+    assert scaling.offset.shape == scaling.scale.shape == (3, 1, 1)
+    assert np.ndim(scaling.pan_offset) == np.ndim(scaling.pan_scale) == 0
+
+
 def test_none_changes_nothing():
     pan, ms = scene()
     same = Scaling.none().to_network(pan, ms)
@@ -80,6 +97,13 @@ def test_moments_of_chosen_bands_keep_the_pan():
     assert moments.mean.tolist() == [3, 1, 9]
     assert moments.std.tolist() == [6, 4, 8]
     assert moments.high.tolist() == [9, 7, 10]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32"])
+def test_a_type_holds_its_ends_and_nothing_beyond(dtype: str):
+    info = np.iinfo(dtype)
+    asked = [info.min - 1, info.min, info.min + 0.5, info.max - 0.5, info.max, info.max + 1, np.inf, np.nan]
+    assert [holds(np.dtype(dtype), value) for value in asked] == [False, True, False, False, True, False, False, False]
 
 
 def quantised(values: list[float], dtype: str, nodata: float | None = None) -> list[float]:

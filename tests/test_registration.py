@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from scipy import ndimage, optimize
 
 from pansharpen_cli import interpolation, tiling
 from pansharpen_cli.registration import MAX_SHIFT, Shift, WindowShift, combine, window_shift
@@ -163,6 +164,93 @@ def test_confidence_falls_with_weakness_scatter_and_disagreement():
     assert scattered.confidence < 0.7
     assert scattered.spread > 0.4
     assert combine([WindowShift(x, 0, **GOOD) for x in (-9, -3, 0, 3, 9)]).confidence < 0.25
+
+
+def plain_spectra(
+    pan: np.ndarray, exp: np.ndarray, valid: np.ndarray, ratio: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Details of the degraded PAN (n,) and of the bands (B, n) at all frequencies (2, n) below that of Nyquist of the
+    MS, weighed by these: the whole Fourier plane, not a half of it."""
+
+    def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+        return ndimage.gaussian_filter(image, sigma, mode="constant", truncate=len(image) / sigma)
+
+    weight = (np.clip(2 * blur(valid.astype(float), 2 * ratio) - 1, 0, 1) * valid) ** 2
+    f = np.array(np.meshgrid(*(np.fft.fftfreq(n) for n in pan.shape), indexing="ij"))
+    nyquist = 2 * ratio * np.hypot(*f)
+    below = (nyquist > 0) & (nyquist < 1)
+    spectra = []
+    for image in (pan, *exp):
+        clear = np.where(valid, image, 0.0)
+        detail = (clear - blur(clear, 4 * ratio) / blur(valid.astype(float), 4 * ratio)) * valid
+        spectra.append((np.fft.fft2(detail / detail.std() * weight) * nyquist)[below])
+    return spectra[0] * 0.15 ** (nyquist[below] ** 2), np.array(spectra[1:]), f[:, below]
+
+
+def plain_combination(pan: np.ndarray, bands: np.ndarray, turn: np.ndarray) -> tuple[float, np.ndarray]:
+    """Correlation of the PAN with the combination of the moved bands that fits it best, and that, not moved."""
+    columns, target = (np.concatenate([z.real, z.imag], axis=-1) for z in (bands * turn, pan))
+    weights = np.linalg.lstsq(columns.T, target, rcond=None)[0]
+    return float(np.linalg.norm(weights @ columns) / np.linalg.norm(target)), weights @ bands
+
+
+@pytest.mark.parametrize(("ratio", "size"), [(2, 64), (4, 96)])
+def test_shift_correlation_and_distinctness_by_least_squares_at_every_shift(ratio: int, size: int):
+    rng = np.random.default_rng(4)
+    part = np.s_[..., 40 : 40 + size, 90 : 90 + size]
+    pan, exp, valid = (image[part].copy() for image in pair(0.2, -0.4, ratio))
+    pan, exp = pan + rng.normal(0, 60, pan.shape), exp[:3] + rng.normal(0, 20, exp[:3].shape)
+    valid[: size // 5, -size // 7 :] = False
+    found = window_shift(pan, exp, valid, ratio)
+    assert found is not None
+
+    target, bands, f = plain_spectra(pan, exp, valid, ratio)
+    reach = min(MAX_SHIFT * ratio, size // 4)
+    shifts = np.array(list(product(range(-reach, reach + 1), repeat=2)))
+    fits = np.array([plain_combination(target, bands, np.exp(-2j * np.pi * shift @ f))[0] for shift in shifts])
+    best = shifts[fits.argmax()]
+    far = np.hypot(*(shifts - best).T) > 2 * ratio
+    assert found.correlation == pytest.approx(fits.max(), rel=1e-8)
+    assert found.distinctness == pytest.approx(fits.max() / fits[far].max(), rel=1e-8)
+
+    cross = target * plain_combination(target, bands, np.exp(-2j * np.pi * best @ f))[1].conj()
+    phases = cross / np.abs(cross)
+    peak = optimize.minimize(lambda s: -(phases * np.exp(2j * np.pi * s @ f)).real.sum(), best, method="Nelder-Mead")
+    assert -peak.x == pytest.approx((found.dy, found.dx), abs=2e-3)  # the image moves against the place
+
+
+def window(dx: float, dy: float, likeness: float, uniqueness: float = 1) -> WindowShift:
+    """Of strength likeness * uniqueness."""
+    return WindowShift(dx, dy, correlation=0.3 + 0.4 * likeness, distinctness=1.1 + 0.9 * uniqueness)
+
+
+def test_strength_runs_from_noise_to_ground_that_both_cameras_see():
+    for likeness, uniqueness in product((0, 0.25, 1), repeat=2):
+        assert window(0, 0, likeness, uniqueness).strength == pytest.approx(likeness * uniqueness)
+    assert WindowShift(0, 0, correlation=0.1, distinctness=9).strength == 0
+    assert WindowShift(0, 0, correlation=0.99, distinctness=9).strength == 1
+
+
+def test_shift_spread_and_confidence_of_a_few_windows_by_hand():
+    outlier = window(5, 5, 0.25)
+    shift = combine([window(-0.6, 0.2, 0.5), outlier, window(0, 0.2, 0.5), window(0.6, 0.2, 1, 0.5), window(0, 0, 0)])
+    assert (shift.dx, shift.dy, shift.windows) == (pytest.approx(0), pytest.approx(0.2), 3)
+    assert shift.spread == pytest.approx(0.6 / 1.177)  # half of the weight is nearer than 0.6, half is not
+    certain, share = 1 - 0.5**3, 1.5 / 1.75
+    assert shift.confidence == pytest.approx(certain * share / (1 + (shift.spread / 0.5) ** 2))
+    uneven = combine([window(-0.6, 0, 0.5), window(0, 0, 0.25), window(0.6, 0, 1)])
+    # the middles of the weights lie at 0.25, 0.625 and 1.25; half of all of it is 0.875
+    assert uneven.dx == pytest.approx(0.6 * (0.875 - 0.625) / (1.25 - 0.625))
+    turned = combine([window(0, -0.6, 0.5), window(0, 0, 0.25), window(0, 0.6, 1)])
+    assert (turned.dx, turned.dy, turned.spread) == pytest.approx((0, uneven.dx, uneven.spread))
+
+
+def test_windows_agree_up_to_a_pixel_apart():
+    assert combine([window(0, 0, 1), window(1, 0, 1)]).windows == 2
+    apart = combine([window(0, 0, 1), window(0, 1.01, 0.9)])
+    assert (apart.dx, apart.dy, apart.windows) == (0, 0, 1)
+    assert apart.confidence == pytest.approx(1 / 1.9)
+    assert Shift(3, -4, 1, 0, 1).length == 5
 
 
 def stated(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

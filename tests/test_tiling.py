@@ -32,6 +32,8 @@ def test_spans_and_their_slices(case):
     for span in cut(*case):
         axis = np.arange(case[2])
         np.testing.assert_array_equal(axis[span.read][span.inner], axis[span.core])
+        ms_axis, coarse = np.arange(case[2] // case[5]), span.coarser(case[5])
+        np.testing.assert_array_equal(ms_axis[coarse.read][coarse.inner], ms_axis[coarse.core])
 
 
 def test_cores_cover_every_pixel_once():
