@@ -14,6 +14,10 @@ TERMINATED = 128 + signal.SIGTERM
 """Exit code after SIGTERM."""
 
 
+_dropped: list[type[BaseException]] = []
+"""Signals that Python did not act on, because of where they came."""
+
+
 class Terminated(SystemExit):
     """SIGTERM has come."""
 
@@ -33,14 +37,18 @@ def _signalled_again(lost: sys.UnraisableHookArgs) -> None:
     comes again."""
     signals = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
     if lost.exc_type in signals:
+        _dropped.append(lost.exc_type)
         Timer(0.01, os.kill, (os.getpid(), signals[lost.exc_type])).start()
     else:
         sys.__unraisablehook__(lost)
 
 
-def wrapped(error: BaseException) -> bool:
-    """True if `error` stands for a signal: Python wraps what is raised while a class is made."""
-    return isinstance(error.__cause__, KeyboardInterrupt | Terminated)
+def behind(error: BaseException) -> type[BaseException] | None:
+    """The signal that an error comes of, KeyboardInterrupt or Terminated, if it does: Python wraps what is raised while
+    a class is made, and where it dropped a signal what waited for the dropped call fails."""
+    if isinstance(error.__cause__, KeyboardInterrupt | Terminated):
+        return type(error.__cause__)
+    return _dropped[-1] if _dropped else None
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -24,7 +26,7 @@ from pansharpen_cli.cli.report import report
 from pansharpen_cli.cli.run import run
 from pansharpen_cli.cli.train import train
 from pansharpen_cli.errors import PansharpenError
-from pansharpen_cli.signals import TERMINATED, Terminated, listen, wrapped
+from pansharpen_cli.signals import TERMINATED, Terminated, behind, listen
 
 INTERRUPTED = 130
 
@@ -92,13 +94,21 @@ def main() -> NoReturn:
         if hasattr(error, "show"):  # the command line's own
             error.show()
             code = getattr(error, "exit_code", 2)
-        elif wrapped(error):
-            code = INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else TERMINATED
+        elif signal := behind(error):
+            code = INTERRUPTED if signal is KeyboardInterrupt else TERMINATED
         else:
             code = _told(f"unexpected {type(error).__name__}: {error} (-vv shows where)", 1)
     if code in (INTERRUPTED, TERMINATED):
-        print(f"pansharpen: {EXIT_CODES[code]}; nothing was written that is not whole", file=sys.stderr)
+        _leave_at_once(code)
     sys.exit(code or 0)
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """After a signal all is tidied up; but a thread may still be at work in GDAL, which would crash on the way out."""
+    with suppress(OSError):  # nobody may be listening
+        print(f"pansharpen: {EXIT_CODES[code]}; nothing was written that is not whole", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    os._exit(code)
 
 
 def _collect_seldom() -> None:
