@@ -63,6 +63,7 @@ class BtH(Pointwise, HazeCorrected):
 
     title = "BT-H (Brovey with haze correction)"
     citation = "Lolli et al. 2017, IEEE GRSL 14(12)"
+    precision = np.float64  # the quotient's rounding explodes with it
 
     def freeze_with(self, haze: Float64, fine: Moments) -> Statistics:
         alpha = regression(fine.products[:-1, :-1], fine.products[:-1, -1])
