@@ -124,7 +124,7 @@ class Method(ABC):
 class Pointwise(Method):
     """A method that makes a pixel of the PAN's and the EXP's own pixel: `combine`. EXP comes a few rows at a time."""
 
-    precision = np.float32  # no matrix products: alike in every tile
+    precision: ClassVar[type[np.floating]] = np.float32  # no matrix products: alike in every tile
 
     def __call__(self, pan: npt.NDArray[Real], ms: npt.NDArray[Real]) -> npt.NDArray[Real]:
         dtype = np.promote_types(pan.dtype, self.precision)
