@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,14 @@ def write_quicklook(product: Path, target: Path, size: int = 1024) -> None:
 
     Raises OutputError if the product cannot be read or the picture not be written.
     """
+    write_made(target, product, lambda: _png(picture(product, size)))
+
+
+def write_made(target: Path, product: Path, make: Callable[[], bytes]) -> None:
+    """Write what `make` makes of `product` to `target`, whole or not at all. Raises OutputError."""
     partial = partial_beside(target)
     try:
-        partial.write_bytes(_png(picture(product, size)))
+        partial.write_bytes(make())
         publish(partial, target)
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise OutputError(f"{target} cannot be made from {product}: {error}") from error
@@ -43,7 +48,16 @@ def write_quicklook(product: Path, target: Path, size: int = 1024) -> None:
 def picture(product: Path, size: int) -> Bytes:
     """(4, h, w): red, green, blue and alpha of a product, at most `size` pixels on its longer side."""
     bands, valid = _read(product, size)
-    return np.stack([*_display(bands, valid), np.where(valid, 255, 0).astype(np.uint8)])
+    shown = [_display(band, valid, *limits) for band, limits in zip(bands, _limits(bands, valid), strict=True)]
+    return np.stack([*shown, np.where(valid, 255, 0).astype(np.uint8)])
+
+
+def stretch(product: Path, size: int = 1024) -> list[tuple[int, float, float]]:
+    """The same as numbers: band, from 1, and its values that become black and white, for red, green and blue."""
+    with rasterio.open(product) as dataset:
+        numbers = colour_bands(dataset.descriptions)
+    limits = _limits(*_read(product, size))
+    return [(number, dark, bright) for number, (dark, bright) in zip(numbers, limits, strict=True)]
 
 
 def colour_bands(names: Sequence[str | None]) -> list[int]:
@@ -65,14 +79,18 @@ def _read(product: Path, size: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bo
     return bands.data, np.asarray(~np.ma.getmaskarray(bands).any(axis=0))
 
 
-def _display(bands: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> list[Bytes]:
-    """Each band (h, w) stretched to 0 ... 255."""
-    shown = []
-    for band in bands.astype(np.float64):
-        dark, bright = np.percentile(band[valid], STRETCH) if valid.any() else (0.0, 1.0)
-        scaled = (band - dark) / (bright - dark or 1)
-        shown.append(np.where(valid, np.rint(255 * np.clip(scaled, 0, 1)), 0).astype(np.uint8))
-    return shown
+def _limits(bands: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:
+    """What becomes black and white in each band (h, w)."""
+    if not valid.any():
+        return [(0.0, 1.0)] * len(bands)
+    ends = np.percentile(bands[:, valid].astype(np.float64), STRETCH, axis=1).T
+    return [(float(dark), float(bright)) for dark, bright in ends]
+
+
+def _display(band: npt.NDArray[Any], valid: npt.NDArray[np.bool_], dark: float, bright: float) -> Bytes:
+    """A band (h, w) stretched to 0 ... 255."""
+    scaled = (band.astype(np.float64) - dark) / (bright - dark or 1)
+    return np.where(valid, np.rint(255 * np.clip(scaled, 0, 1)), 0).astype(np.uint8)
 
 
 def _png(rgba: Bytes) -> bytes:

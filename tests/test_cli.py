@@ -163,6 +163,7 @@ WRONG = {
     "quicklook is the output": ([*PAIR, "-o", "new.tif", "--quicklook", "new.tif"], 1, "new.tif"),
     "quicklook is the PAN": ([*PAIR, "--quicklook", "pan.tif"], 1, "pan.tif"),
     "quicklook in no folder": ([*PAIR, "--quicklook", "nowhere/out.png"], 1, "nowhere"),
+    "quicklook is the style": ([*PAIR, "--quicklook", "out.qml", "--qgis-style"], 1, "out.qml"),
     "quicklook exists": ([*PAIR, "--quicklook", "existing.tif"], 1, "existing.tif"),
 }
 

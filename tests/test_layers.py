@@ -29,7 +29,7 @@ LAYERS = (
     # a scene and a method brought together
     ("backends.sharpener", "coregistration", "method", "official", "part"),
     # the verbs
-    ("cluster", "doctor", "parity", "pipeline", "quality", "reduced"),
+    ("cluster", "doctor", "parity", "pipeline", "qgis", "quality", "reduced"),
     ("resume", "sources", "stac", "upload"),
     ("evaluation", "figure", "report"),
     ("batch", "training"),

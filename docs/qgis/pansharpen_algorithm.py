@@ -85,7 +85,7 @@ class Pansharpen(QgsProcessingAlgorithm):
             for name in (self.MODEL, self.COREGISTER, self.BAND_NAMES, self.OPTIONS, self.PROGRAM)
         )
         command = [program, "run", pan.source(), *(layer.source() for layer in ms), "-o", output, "--overwrite"]
-        command += ["--model", model, "--coregister", coregister]
+        command += ["--qgis-style", "--model", model, "--coregister", coregister]
         if band_names:
             command += ["--band-names", band_names]
         return command + options.split()

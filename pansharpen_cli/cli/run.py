@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -107,6 +107,9 @@ def run(
         typer.Option(help="What a part's shift and global statistics come from: its surroundings, or the whole scene."),
     ] = Statistics.part,
     quicklook: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.")] = None,
+    qgis_style: Annotated[
+        bool, typer.Option("--qgis-style", help="Also write a .qml beside the product: QGIS shows natural colours.")
+    ] = False,
     stac: Annotated[bool, typer.Option("--stac", help="Also write a STAC item, beside the product.")] = False,
     scheduler: options.Scheduler = None,
     overwrite: options.Overwrite = False,
@@ -134,8 +137,9 @@ def run(
     from pansharpen_cli.upload import sharpen_to
 
     url = locations.output_url(output)
-    if url and (resume or quicklook or stac or adapt):
-        raise UsageError(f"--resume, --quicklook, --stac and --adapt need an output on this machine, not {url}")
+    if url and (resume or quicklook or qgis_style or stac or adapt):
+        needy = "--resume, --quicklook, --qgis-style, --stac and --adapt"
+        raise UsageError(f"{needy} need an output on this machine, not {url}")
     item = None if ms else _item(pan)
     if item:
         pan, ms, band_names = item.pan, [*item.ms], band_names or (None if bidx else ",".join(item.band_names))
@@ -161,12 +165,8 @@ def run(
         part=_part(bounds, bounds_crs, window),
         statistics=statistics.value,
     )
-    if quicklook:
-        _check_beside("--quicklook", quicklook, [output, *map(Path, (pan, *job.ms))], overwrite or resume)
-    if stac:
-        from pansharpen_cli.stac import item_beside
-
-        _check_beside("--stac", item_beside(output), [output, *map(Path, (pan, *job.ms))], overwrite or resume)
+    beside = _Beside(quicklook, qgis_style, stac)
+    beside.check(job, overwrite or resume)
     if adapt:
         if resume:
             raise UsageError("--resume cannot go on with --adapt; give the model that was fitted by --model")
@@ -176,14 +176,7 @@ def run(
     with console.progress(quiet, "tile") as on_tile, _compute(scheduler, device) as compute:
         make = partial(resume_ if resume else pipeline.sharpen, on_tile=on_tile, compute=compute)
         product = sharpen_to(url, job, make) if url else make(job)
-    if quicklook:
-        from pansharpen_cli.quicklook import write_quicklook
-
-        write_quicklook(product.path, quicklook)
-    if stac:
-        from pansharpen_cli.stac import write_item
-
-        write_item(product, item)
+    beside.write(product, item)
     if json_:
         typer.echo(json.dumps(_as_json(product, url, quicklook)))
     elif not quiet:
@@ -240,13 +233,47 @@ def _item(path: str) -> ItemScene:
     return read_item(path)
 
 
-def _check_beside(option: str, path: Path, others: list[Path], overwrite: bool) -> None:
-    """It must not take the place of another file of this run, and of no file at all unasked."""
-    from pansharpen_cli.writer import check_target
+@dataclass(frozen=True)
+class _Beside:
+    """What is written beside the product."""
 
-    if path.resolve() in [other.resolve() for other in others]:
-        raise OutputError(f"{option} {path} is another file of this run; give it a name of its own")
-    check_target(path, overwrite)
+    quicklook: Path | None
+    style: bool
+    stac: bool
+
+    def check(self, job: Job, overwrite: bool) -> None:
+        """They must not take the place of another file of this run, and of no file at all unasked."""
+        from pansharpen_cli.qgis import style_beside
+        from pansharpen_cli.stac import item_beside
+        from pansharpen_cli.writer import check_target
+
+        asked = {
+            "--quicklook": self.quicklook,
+            "--qgis-style": style_beside(job.output) if self.style else None,
+            "--stac": item_beside(job.output) if self.stac else None,
+        }
+        taken = [path.resolve() for path in (job.output, *map(Path, (job.pan, *job.ms)))]
+        for option, path in asked.items():
+            if path is None:
+                continue
+            if path.resolve() in taken:
+                raise OutputError(f"{option} {path} is another file of this run; give it a name of its own")
+            check_target(path, overwrite)
+            taken.append(path.resolve())
+
+    def write(self, product: Product, item: ItemScene | None) -> None:
+        if self.quicklook:
+            from pansharpen_cli.quicklook import write_quicklook
+
+            write_quicklook(product.path, self.quicklook)
+        if self.style:
+            from pansharpen_cli.qgis import write_style
+
+            write_style(product.path)
+        if self.stac:
+            from pansharpen_cli.stac import write_item
+
+            write_item(product, item)
 
 
 def _summary(product: Product, url: str | None, quicklook: Path | None) -> str:
