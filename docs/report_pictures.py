@@ -1,8 +1,8 @@
 """Take the pictures of docs/report.md: `python docs/report_pictures.py SCENES`, with Chromium installed.
 
-SCENES is a folder of scenes, each a folder with pan.tif and ms.tif: l8_momotombo (Landsat 8), wv2_rotterdam_2 (SpaceNet 6,
-CC BY-SA 4.0) and wv2_urban_w (WorldView-2, eight bands). Of the last only numbers and maps of indices are shown: its
-imagery may not be passed on.
+SCENES is a folder of scenes, each a folder with pan.tif and ms.tif: l8_momotombo (Landsat 8), wv2_rotterdam_2
+(SpaceNet 6, CC BY-SA 4.0) and wv2_urban_w (WorldView-2, eight bands). Of the last only numbers and maps of indices are
+shown: its imagery may not be passed on.
 """
 
 import sys
@@ -39,9 +39,7 @@ def report(scene: Path, folder: Path, *models: str) -> Path:
     return page
 
 
-def take(
-    page: Page, report: Path, parts: list[str], width: int = WIDTH, click: str = "", **media: str
-) -> np.ndarray:
+def take(page: Page, report: Path, parts: list[str], width: int = WIDTH, click: str = "", **media: str) -> np.ndarray:
     """(row, col, 3): the `parts` of a page, by selector, one below the other; two of the crops. `click` comes first."""
     page.open(report, width, 900, **media)
     shown = ", ".join(parts)

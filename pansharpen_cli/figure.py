@@ -29,6 +29,8 @@ COLUMNS = 5
 TOP_ERROR = 99
 """Percentile of all methods' errors from which on they look alike."""
 INCHES, DPI = 2.4, 150
+PAPER, INK, QUIET, GAP = "#fcfbf8", "#1b1f24", "#555c65", "#d9d5ca"
+"""Colours of the page that `report` makes, as its maps are: bright is good, dark blue is bad."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +102,15 @@ def _busiest(scene: ReducedScene | FullScene) -> tuple[slice, slice]:
 
 
 def _draw(view: _View, products: dict[str, Float32]) -> Figure:
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, max(len(products), 2 if view.gt is None else 3))
     depth = 1 if view.gt is None else 2
     rows = 1 + depth * -(-len(products) // columns)
-    figure = Figure(figsize=(INCHES * columns + 0.8, (INCHES + 0.2) * rows), layout="constrained")
-    figure.suptitle(view.name, fontsize="medium")
+    size = INCHES * columns + 0.8, (INCHES + 0.2) * rows
+    figure = Figure(figsize=size, layout="constrained", facecolor=PAPER)
+    figure.suptitle(view.name, fontsize="x-large", fontweight="bold", fontfamily="serif", color=INK)
     axes = figure.subplots(rows, columns, squeeze=False)
     for panel in axes.flat:
         panel.axis("off")
@@ -120,9 +124,12 @@ def _draw(view: _View, products: dict[str, Float32]) -> Figure:
         _show(axes[0, 2], "truth", view.gt[view.bands], shades)
         errors = [np.where(view.valid, np.abs(hrms - view.gt).mean(axis=0), np.nan) for hrms in products.values()]
         top = float(np.nanpercentile(errors, TOP_ERROR))
+        errors_as = colormaps["cividis_r"].with_extremes(bad=GAP)
         for (row, col), error in zip(places, errors, strict=True):
-            drawn = axes[row + 1, col].imshow(error, cmap="magma", vmin=0, vmax=top, interpolation="nearest")
-        figure.colorbar(drawn, ax=axes[1:], shrink=0.5, label="|error|, mean of the bands (DN)")
+            drawn = axes[row + 1, col].imshow(error, cmap=errors_as, vmin=0, vmax=top, interpolation="nearest")
+        bar = figure.colorbar(drawn, ax=axes[1:], shrink=0.5)
+        bar.set_label("|error|, mean of the bands (DN)", color=QUIET)
+        bar.ax.tick_params(colors=QUIET)
     return figure
 
 
@@ -131,4 +138,4 @@ def _show(axes: Axes, title: str, image: Float32, shades: npt.NDArray[np.floatin
     dark, bright = shades[:, :, None, None]
     light = np.clip((image - dark) / np.where(bright > dark, bright - dark, 1), 0, 1)
     axes.imshow(light.transpose(1, 2, 0), interpolation="nearest")
-    axes.set_title(title, fontsize="small")
+    axes.set_title(title, fontsize="small", fontweight="bold", color=INK)

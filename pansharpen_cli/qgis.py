@@ -1,4 +1,4 @@
-"""A style beside a product, with which QGIS shows it as its quicklook does: by itself it takes the first three bands."""
+"""A style beside a product: by it QGIS shows what the quicklook shows, by itself the first three bands."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_one_band_is_grey(tmp_path):
 
 
 def test_a_product_that_cannot_be_read_gets_none(tmp_path):
-    with pytest.raises(OutputError, match="out.qml"):
+    with pytest.raises(OutputError, match=r"out\.qml"):
         write_style(tmp_path / "out.tif")
     assert not list(tmp_path.iterdir())
 

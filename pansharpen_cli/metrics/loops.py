@@ -19,6 +19,8 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Real = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.intp]
 
 LONG = 6 * STEP
 """Rows of a kernel that `blur` takes, ..."""
@@ -57,7 +59,7 @@ def blur(
     level = middle * kernel.sum()
     base = np.rint(level)
     centred, filtered = np.zeros(WIDE * WIDE, np.float32), np.empty(LINES * PIECE, np.float32)
-    column, doubtful = np.empty(LINES * WIDE, np.float32), np.empty(PIECE, np.intp)
+    column, far, doubtful = np.empty(LINES * WIDE, np.float32), np.empty(PIECE, np.uint8), np.empty(PIECE, np.intp)
     lanes, sums = np.empty(ROOM, np.float32), np.empty(len(kernel))
     for top in range(0, rows, PIECE):
         for left in range(0, cols, PIECE):
@@ -70,7 +72,7 @@ def blur(
                     _add_filtered(centred[line * WIDE :], down, across, column, filtered)
                 values = filtered[line % LINES * PIECE :][:width]
                 into = out[top + line][left : left + width]
-                for i in range(_round(values, base, 0.5 - (missing + SINGLE) * reach, into, doubtful)):
+                for i in range(_round(values, base, 0.5 - (missing + SINGLE) * reach, into, far, doubtful)):
                     x = doubtful[i]
                     value = values[x] + _sum_of_rest(centred[line * WIDE + x :], rest, lanes)
                     if abs(value - np.rint(value)) > 0.5 - SINGLE * reach:
@@ -137,15 +139,21 @@ def _add_piece(row: Float32, k: Float32, out: Float32) -> None:
 
 
 @compiled
-def _round(values: Float32, base: float, limit: float, out: Float64, doubtful: npt.NDArray[np.intp]) -> int:
+def _round(values: Float32, base: float, limit: float, out: Float64, far: Bytes, doubtful: Indices) -> int:
     """`values` rounded, plus `base`. `doubtful` tells which were farther than `limit` from a whole number; how many is
-    returned."""
+    returned. `far` (PIECE) is for this function's own use."""
+    single = np.float32(limit)
     for x in range(len(out)):
         out[x] = np.rint(values[x]) + base
-    count = 0
     for x in range(len(out)):
-        doubtful[count] = x
-        count += abs(values[x] - np.rint(values[x])) > limit
+        far[x] = abs(values[x] - np.rint(values[x])) > single
+    far[len(out) :] = 0
+    eights, count = far.view(np.uint64), 0
+    for i in range(len(eights)):
+        if eights[i]:  # seldom
+            for x in range(8 * i, 8 * i + 8):
+                doubtful[count] = x
+                count += far[x]
     return count
 
 
@@ -179,7 +187,7 @@ def _exact(piece: Real, row: int, col: int, kernel: Float64, sums: Float64) -> f
 @compiled
 def block_moments(
     one: Real, other: Real, valid: Mask, size: int, shift: int, whole: bool,
-    pixels: npt.NDArray[np.intp], mean: Float64, scatter: Float64,
+    pixels: Indices, mean: Float64, scatter: Float64,
 ) -> None:  # fmt: skip
     """Of the bands of `one` and of `other` (bands, row, col), in blocks of `size` pixels a side, one every `shift`:
 
