@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli import __version__, locations
+from pansharpen_cli import __version__, locations, memory
+from pansharpen_cli.backends.limited import within
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.canvas import Canvas, SceneCanvas
 from pansharpen_cli.concurrency import Behind, Threads
@@ -48,7 +49,8 @@ WIDE_HALO = 40
 class Job:
     """What to sharpen, into what, and how. Only the paths are needed.
 
-    `part`: only that of the scene is put out; `statistics`: what its shift and global values come from.
+    `part`: only that of the scene is put out; `statistics`: what its shift and global values come from. `max_memory`:
+    bytes of the whole process.
     """
 
     pan: str | Path
@@ -70,13 +72,16 @@ class Job:
     resume: bool = False
     tile: int | None = None
     threads: int = 0
+    max_memory: int | None = None
     part: Part | None = None
     statistics: Statistics = "part"
 
 
 INPUTS = {"pan", "ms", "model"}
 """Fields of a job that count by what they name."""
-NO_PIXELS = {"output", "device", "backend", "format", "creation_options", "overwrite", "resume", "tile", "threads"}
+NO_PIXELS = {"output", "device", "backend", "format", "creation_options", "overwrite", "resume", "tile"} | {
+    *("threads", "max_memory")
+}
 """Fields that do not change the pixels of its product."""
 
 
@@ -117,6 +122,8 @@ def sharpen(
     """
     began = time.perf_counter()
     _check_output(job)
+    if job.max_memory:
+        memory.share()
     with (
         Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene,
         Threads(1, "digest") as beside,
@@ -139,10 +146,14 @@ def sharpen(
             sharpener = Sharpener.observing(backend, method.radiometry, canvas.observed, method.order, tile)
             _warn_of_range(method, canvas)
             tiles = canvas.tiles(tile, backend.reach)
+            if job.max_memory:
+                sharpener = within(job.max_memory, sharpener, canvas, tiles)
             _sharpen_tiles(tiles, partial(compute, sharpener, canvas), canvas, writer, on_tile)
             tags = _tags(job, method, means, shift, applied, canvas, beside.result(digests))
             scene.check_unchanged()
             writer.finish(tags | {"JOB_SHA256": job_sha256()})
+    if job.max_memory:
+        memory.warn_beyond(job.max_memory)
     return Product(
         job.output, canvas.grid.height, canvas.grid.width, scene.band_names, _dtype(job, scene).name,
         method.name, method.reason, means.device, shift, applied, time.perf_counter() - began, job_sha256(),

@@ -23,6 +23,7 @@ from pansharpen_cli.cli import app
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.modelspec import Band, ModelSpec
 from pansharpen_cli.networks import NETWORKS
+from pansharpen_cli.networks.clahe import Cells, clahe
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.per_band import _darkest, _regression
 from pansharpen_cli.radiometry import Radiometry
@@ -49,6 +50,14 @@ class Tiny(Plain):
     def fuse(self, pan, ms, pooling):
         mean = pooling("mean", lambda pixels: pixels.mean(2), ms)
         return super().fuse(pan, ms, pooling) - mean[..., None, None]
+
+
+class Equalised(Plain):
+    """... with CLAHE in cells of 32 pixels, the last of which may be cut off."""
+
+    def fuse(self, pan, ms, pooling):
+        rows, cols = (Cells.fixed(extent, 32) for extent in pan.shape[-2:])
+        return super().fuse(pan, ms, pooling) + clahe(pan, rows, cols)
 
 
 class Baked(Plain):
@@ -91,6 +100,21 @@ def test_sizes_and_bands_are_free(tiny):
         with torch.inference_mode():
             truth = network(pan, ms, {"mean": torch.from_numpy(mean)}).numpy()
         assert np.allclose(apply.run(["hrms"], feed | {"mean": mean})[0], truth, rtol=0, atol=1e-6)
+
+
+def test_cells_that_are_cut_off(tmp_path):
+    """ONNX divides whole numbers towards zero: what is rounded up as -(-a // b) is then a cell short."""
+    torch.manual_seed(0)
+    network = Equalised().eval()
+    file = export(network, described(network), tmp_path / "equalised.onnx")
+    apply = onnx_runtime.session(file.content, Place())
+    noise = torch.Generator().manual_seed(1)
+    for rows, cols in ((64, 96), (100, 36), (40, 344)):
+        pan, ms = (torch.rand(shape, generator=noise) for shape in ((1, 1, rows, cols), (1, 3, rows // 2, cols // 2)))
+        with torch.inference_mode():
+            truth = network(pan, ms, {}).numpy()
+        found = apply.run(["hrms"], {"pan": pan.numpy(), "ms": ms.numpy()})[0]
+        assert np.allclose(found, truth, rtol=0, atol=1e-6), (rows, cols)
 
 
 def test_what_the_network_declares_rides_along(tiny):

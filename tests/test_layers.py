@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "pansharpen_cli"
 
 LAYERS = (
     ("compiled", "errors", "signals"),
-    ("filters",),
+    ("filters", "memory"),
     # values and arrays; no rasters, no torch
     (
         *("concurrency", "files", "geogrid", "interpolation"),
@@ -21,13 +21,14 @@ LAYERS = (
     ("locations", "modelspec", "mtf"),
     ("metrics", "tables", "wald"),
     # the methods, and what they are to a caller
-    ("backends.backend", "backends.onnx_file", "classical", "networks"),
+    ("backends.backend", "backends.halves", "backends.onnx_file", "classical", "networks"),
     # files and devices
     ("backends.onnx_runtime", "backends.torch_backend", "benchmark", "scene", "writer", "zoo"),
     ("backends.export_operators", "backends.onnx_backend"),
     ("backends.export", "canvas", "journal", "quicklook"),
     # a scene and a method brought together
     ("backends.sharpener", "coregistration", "method", "official", "part"),
+    ("backends.limited",),
     # the verbs
     ("cluster", "doctor", "parity", "pipeline", "qgis", "quality", "reduced"),
     ("resume", "sources", "stac", "upload"),

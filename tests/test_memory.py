@@ -1,6 +1,10 @@
-"""Where memory is too small for a tile, it is sharpened in halves; where it is too small for anything, that is said."""
+"""Where memory is too small for a tile, it is sharpened in halves; where it is too small for anything, that is said;
+and `--max-memory` holds."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,8 +13,9 @@ import torch
 from test_zoo import random_model
 from worlds import World
 
+from pansharpen_cli import memory as memory_
 from pansharpen_cli import sharpen
-from pansharpen_cli.errors import DeviceError
+from pansharpen_cli.errors import DeviceError, UsageError
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.tiling import Reach, halves
 
@@ -90,3 +95,82 @@ def test_halves_cover_a_tile_once_each_with_its_halo(size, halo, alignment, mult
         assert part.read_start <= max(0, part.start - halo)
         assert part.read_stop >= min(size, part.stop + halo)
         assert part.start % alignment == part.read_start % alignment == 0
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A scene of 768 x 768 PAN pixels, and a network of the usual size."""
+    folder = tmp_path_factory.mktemp("large")
+    World(ratio=4, bands=4, pan_size=(768, 768), ms_size=(192, 192)).write(folder)
+    return folder, random_model(folder / "model", "premix-b", channels=32).folder
+
+
+def run(folder, name, *options):
+    """The most memory (bytes) of a run in a process of its own with eight threads, its exit code and its messages."""
+    command = [
+        "-m",
+        "pansharpen_cli",
+        "run",
+        "pan.tif",
+        "ms.tif",
+        "-o",
+        name,
+        "-j",
+        "8",
+        "--coregister",
+        "off",
+        *options,
+    ]
+    process = subprocess.Popen([sys.executable, *command], cwd=folder, stderr=subprocess.PIPE, text=True)
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    return 1024 * usage.ru_maxrss, os.waitstatus_to_exitcode(status), said
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("tile", "limit", "told"), [("256", "1400M", "at once, whole"), ("768", "1G", "1 tile at once, cut")]
+)
+def test_max_memory_holds_and_changes_no_pixel(tile, limit, told, large):
+    folder, model = large
+    options = "--model", str(model), "--tile-size", tile, "-v"
+    free, *_ = run(folder, f"free{tile}.tif", *options)
+    most, code, said = run(folder, f"limited{tile}.tif", *options, "--max-memory", limit)
+    assert code == 0, said
+    assert told in said
+    assert "were taken" not in said
+    assert most <= memory_.parse(limit, "") < free
+    products = []
+    for name in ("free", "limited"):
+        with rasterio.open(folder / f"{name}{tile}.tif") as file:
+            products.append(file.read().astype(int))
+    assert np.abs(products[0] - products[1]).max() <= 1
+    assert (products[0] != products[1]).mean() <= 1e-5
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.parametrize("limit", ["200M", "600M"])
+def test_too_little_memory_is_told_with_what_would_do(limit, large):
+    folder, model = large
+    _, code, said = run(folder, "none.tif", "--model", str(model), "-q", "--max-memory", limit)
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"--max-memory {limit[:-1]} MiB is too little here; " in said
+    assert not list(folder.glob("none*"))
+    enough = said.split("; ")[1].removesuffix(" should do\n").replace(" ", "")
+    most, code, said = run(folder, "enough.tif", "--overwrite", "--model", str(model), "-q", "--max-memory", enough)
+    assert (code, said) == (0, "")
+    assert most <= memory_.parse(enough, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4G", 2**32), ("4GiB", 2**32), ("1.5 gb", 3 * 2**29), ("1500M", 1500 * 2**20), ("1000000", 10**6)],
+)
+def test_sizes_in_words(text, size):
+    assert memory_.parse(text, "--max-memory") == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1G", "G", "4X", "4 G B", "nan", "1e9"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(UsageError, match="--max-memory takes a size"):
+        memory_.parse(text, "--max-memory")

@@ -51,8 +51,9 @@ TRACED_BATCH, TRACED_ROWS, TRACED_COLS = 2, 64, 96
 """What is traced: nothing in it may be mistaken for a number of the network's."""
 TRACED_BANDS, OTHER_BANDS = 3, 5
 """Of a network of any bands."""
-TRIED = ((1, 128, 64, 3), (3, 32, 160, 6))
-"""Batch, PAN rows and columns, and bands of networks of any, at which the written file must agree with torch."""
+TRIED = ((1, 128, 64, 3), (3, 32, 160, 6), (2, 104, 72, 4))
+"""Batch, PAN rows and columns, and bands of networks of any, at which the written file must agree with torch; at the
+last the last cell of CLAHE is cut off."""
 ATTEMPTS = 5
 """Other images of a size, one of which must agree: a pixel on a threshold, or a level of CLAHE, may fall to either side
 by rounding, and what is wrong is wrong in all of them."""

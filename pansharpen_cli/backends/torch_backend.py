@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -13,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pansharpen_cli import memory
 from pansharpen_cli.backends.backend import MOST_AT_ONCE
+from pansharpen_cli.backends.halves import in_halves
 from pansharpen_cli.errors import DeviceError
 from pansharpen_cli.networks.network import Network, SceneStatistics
-from pansharpen_cli.tiling import Pixels, Reach, halves
+from pansharpen_cli.tiling import Pixels, Reach
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class TorchBackend:
     def __init__(self, network: Network, crop: int, where: torch.device, threads: int = 0) -> None:
         on_cpu = where.type == "cpu"
         if on_cpu:
-            _keep_memory()
+            memory.keep()
         if threads:
             torch.set_num_threads(threads)
         self.at_once = min(torch.get_num_threads(), MOST_AT_ONCE) if on_cpu else 1
@@ -61,7 +61,7 @@ class TorchBackend:
         """In another process, which a cluster sent it to."""
         self.__dict__.update(state)
         if self._where.type == "cpu":
-            _keep_memory()
+            memory.keep()
             torch.set_num_threads(self.at_once)
 
     def share(self, threads: int) -> None:
@@ -94,24 +94,16 @@ class TorchBackend:
             log.warning(
                 "%s has too little free for tiles of %d x %d pixels: they are cut in two", self._memory, *pan.shape[1:]
             )
-        return self._in_halves(pan, ms)
+        hrms = in_halves(self, pan, ms, self.reach)
+        if hrms is None:
+            raise DeviceError(f"{self._memory} has too little free even for {pan.shape[1]} x {pan.shape[2]} pixels")
+        return hrms
 
     def _whole(self, pan: Float32, ms: Float32) -> Float32:
         with self._exact():
             images = (torch.from_numpy(image)[None].to(self._where) for image in (pan, ms))
             hrms: Float32 = self._network(*images, self.statistics)[0].cpu().numpy()
         return hrms
-
-    def _in_halves(self, pan: Float32, ms: Float32) -> Float32:
-        """Across its longer side, each half with its halo. Raises DeviceError if that would be no smaller."""
-        axis = 1 if pan.shape[1] >= pan.shape[2] else 2
-        ratio = pan.shape[axis] // ms.shape[axis]
-        parts = halves(pan.shape[axis], self.reach, ratio)
-        if len(parts) == 1:
-            raise DeviceError(f"{self._memory} has too little free even for {pan.shape[1]} x {pan.shape[2]} pixels")
-        along = (slice(None),) * axis
-        sharpened = [self(pan[*along, part.read], ms[*along, part.coarser(ratio).read]) for part in parts]
-        return np.concatenate([half[*along, part.inner] for half, part in zip(sharpened, parts, strict=True)], axis)
 
     @property
     def _memory(self) -> str:
@@ -132,17 +124,3 @@ class TorchBackend:
 def _exhausted(error: RuntimeError) -> bool:
     """True if torch found too little memory: for the CPU it has no error of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _keep_memory() -> None:
-    """Let glibc keep the memory of big arrays instead of faulting it in again each time: 2 to 3 times faster."""
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
-        libc.mallopt(m_mmap_threshold, 2**30)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-        libc.mallopt(m_top_pad, 64 << 20)
-    except (OSError, AttributeError):
-        pass  # another C library: slower, not wrong

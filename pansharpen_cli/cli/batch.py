@@ -55,7 +55,7 @@ def batch(
     ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="Format of the products.")] = Format.gtiff,
     co: Annotated[
-        list[str] | None, typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable.")
+        list[str] | None, typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable, as for run.")
     ] = None,
     root: Annotated[
         Path | None, typer.Option(help="A manifest may name files below this folder only.", show_default=False)
@@ -80,6 +80,7 @@ def batch(
     qnr: Annotated[bool, typer.Option("--qnr", help="Also measure the HQNR of every product.")] = False,
     tile: Annotated[int | None, typer.Option("--tile-size", min=64, help="PAN pixels a side of a tile.")] = None,
     threads: options.Threads = 0,
+    max_memory: options.MaxMemory = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
@@ -115,6 +116,7 @@ def batch(
         creation_options=options.key_values(co or [], "--co"),
         overwrite=overwrite,
         tile=tile,
+        max_memory=options.max_memory(max_memory),
     )
     jobs, unpaired = gather(scenes, output, common, root)
     task = Batch(

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import Protocol, TextIO
 
-from tqdm import tqdm
-
 from pansharpen_cli.concurrency import cores
 
 shown = {"tracebacks": False}
@@ -21,6 +19,8 @@ shown = {"tracebacks": False}
 
 def set_up(quiet: bool, verbose: int) -> None:
     """Messages of the library to stderr: warnings always, what it does unless `quiet`, details with -v."""
+    from tqdm import tqdm  # not before a command runs: --help should be quick
+
     # rasterio's, of what is not georeferenced: we take care of it
     warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal to Affine.identity")
     logging.getLogger("concurrent.futures").propagate = False  # a thread that dies is told of in a sentence
@@ -38,6 +38,8 @@ class _BesideBars(logging.StreamHandler[TextIO]):
     """Takes a bar away while a message is written."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
         with tqdm.external_write_mode(self.stream):
             super().emit(record)
 
@@ -57,6 +59,8 @@ class Tell(Protocol):
 @contextmanager
 def progress(quiet: bool, unit: str) -> Iterator[Tell]:
     """A bar while something is under way; none where stderr is no terminal."""
+    from tqdm import tqdm
+
     bar: tqdm | None = None
 
     def tell(done: int, total: int, note: str = "") -> None:

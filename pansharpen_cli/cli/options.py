@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pansharpen_cli import settings
+from pansharpen_cli import memory, settings
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
@@ -23,6 +23,10 @@ ParityScene = Annotated[
 ]
 Tolerance = Annotated[float, typer.Option(min=0, help="Largest difference that passes, in DN.")]
 Threads = Annotated[int, typer.Option("--threads", "-j", min=0, help="CPU threads; 0: all.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Most memory of a process, like 4G; changes no pixel.", show_default=False),
+]
 
 Scheduler = Annotated[
     str | None,
@@ -43,3 +47,8 @@ def numbers(text: str | None, option: str) -> list[int] | None:
 def names(text: str | None) -> list[str] | None:
     """Names separated by commas."""
     return None if text is None else settings.names(text)
+
+
+def max_memory(text: str | None) -> int | None:
+    """Bytes: "4G" -> 2**32."""
+    return None if text is None else memory.parse(text, "--max-memory")

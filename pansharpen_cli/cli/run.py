@@ -118,6 +118,7 @@ def run(
     ] = False,
     tile: Annotated[int | None, typer.Option("--tile-size", min=64, help="PAN pixels a side of a tile.")] = None,
     threads: options.Threads = 0,
+    max_memory: options.MaxMemory = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
@@ -140,6 +141,8 @@ def run(
     if url and (resume or quicklook or qgis_style or stac or adapt):
         needy = "--resume, --quicklook, --qgis-style, --stac and --adapt"
         raise UsageError(f"{needy} need an output on this machine, not {url}")
+    if scheduler and max_memory:
+        raise UsageError("--max-memory is this process's, and --scheduler's workers do the work; limit them instead")
     item = None if ms else _item(pan)
     if item:
         pan, ms, band_names = item.pan, [*item.ms], band_names or (None if bidx else ",".join(item.band_names))
@@ -162,6 +165,7 @@ def run(
         overwrite=overwrite,
         tile=tile,
         threads=count,
+        max_memory=options.max_memory(max_memory),
         part=_part(bounds, bounds_crs, window),
         statistics=statistics.value,
     )

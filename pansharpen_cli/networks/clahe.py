@@ -27,12 +27,12 @@ class Cells:
     @classmethod
     def grid(cls, extent: int, count: int = 8) -> Cells:
         """kornia's: `count` cells whatever the image, of even size."""
-        return cls(extent, 2 * -(-extent // (2 * count)), count)
+        return cls(extent, 2 * _ceil(extent, 2 * count), count)
 
     @classmethod
     def fixed(cls, extent: int, size: int) -> Cells:
         """As many cells of `size` pixels as it takes."""
-        return cls(extent, size, -(-extent // size))
+        return cls(extent, size, _ceil(extent, size))
 
     def pixels(self, device: torch.device) -> Tensor:
         """(count * size,): the pixel to take at every place; past the end the image is reflected, often if it must."""
@@ -52,6 +52,11 @@ class Cells:
     def reach(self) -> int:
         """Pixels around a pixel that can change it: half a cell off, the neighbour's end; weight 0 leaves out 2."""
         return 3 * self.size // 2 - 2
+
+
+def _ceil(extent: int, size: int) -> int:
+    """extent / size rounded up: not by -(-a // b), which ONNX rounds towards zero."""
+    return (extent + size - 1) // size
 
 
 def clahe(image: Tensor, rows: Cells, cols: Cells) -> Tensor:

@@ -36,7 +36,11 @@ class Upsample(nn.Module):
         return self._expand(self._expand(ms, 3), 2)  # columns first: they are the cheap ones while the rows are few
 
     def _expand(self, image: Tensor, axis: int) -> Tensor:
-        """Shifted sums rather than a convolution, which a GPU would round to TF32, and differently for each shape."""
+        """Shifted sums rather than a convolution, which a GPU would round to TF32, and differently for each shape.
+
+        Products are rounded before they are added, so that every backend and device has the same EXP to the last bit:
+        CLAHE counts in it.
+        """
         size = image.shape[axis]
         pad = (self.pad, self.pad, 0, 0) if axis == 3 else (0, 0, self.pad, self.pad)
         padded = F.pad(image, pad, mode="replicate")
@@ -44,7 +48,7 @@ class Upsample(nn.Module):
         for (first, first_weight), *others in self.phases:
             phase = first_weight * padded.narrow(axis, first, size)
             for start, weight in others:
-                phase.add_(padded.narrow(axis, start, size), alpha=weight)
+                phase = phase + weight * padded.narrow(axis, start, size)
             phases.append(phase)
         return torch.stack(phases, axis + 1).flatten(axis, axis + 1)
 

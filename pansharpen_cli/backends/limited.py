@@ -1,0 +1,90 @@
+"""`--max-memory`: as many tiles at once, and as large ones, as the memory allows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from pansharpen_cli import memory
+from pansharpen_cli.backends.backend import Backend
+from pansharpen_cli.backends.halves import in_halves
+from pansharpen_cli.backends.sharpener import Sharpener
+from pansharpen_cli.canvas import Canvas
+from pansharpen_cli.errors import UsageError
+from pansharpen_cli.tiling import Pixels, Tile
+
+log = logging.getLogger(__name__)
+
+Float32 = npt.NDArray[np.float32]
+
+PROBE = 256
+"""PAN pixels a side of the core by which a method's appetite is measured."""
+SMALLEST = 64
+"""PAN pixels a side below which no tile is cut."""
+SPARE = 1.15
+"""What is measured once is taken for so many times as much."""
+WRITING = 128 * 2**20
+"""Bytes for GDAL: its cache, blocks that are being compressed, overviews."""
+WAITING = 5
+"""Tiles that were read or wait to be written, besides those that are being sharpened."""
+
+
+class Limited:
+    """A backend that sharpens at most `at_once` tiles at the same time, larger ones than `largest` (PAN pixels, halo
+    included) in halves. Its pixels are the same."""
+
+    def __init__(self, backend: Backend, largest: float, at_once: int) -> None:
+        self._backend, self._largest = backend, largest
+        self.at_once, self.reach, self.crop = at_once, backend.reach, backend.crop
+
+    def share(self, threads: int) -> None:
+        self._backend.share(threads)
+
+    def observe(self, tiles: Iterable[Pixels]) -> None:
+        self._backend.observe(tiles)
+
+    def __call__(self, pan: Float32, ms: Float32) -> Float32:
+        halved = in_halves(self, pan, ms, self.reach) if pan.size > self._largest else None
+        return self._backend(pan, ms) if halved is None else halved
+
+
+def within(limit: int, sharpener: Sharpener, canvas: Canvas, tiles: Sequence[Tile]) -> Sharpener:
+    """The same sharpener, kept within `limit` bytes for the whole process while it sharpens `tiles`.
+
+    One part of a tile is sharpened to see what it takes. Raises UsageError if the limit is too low.
+    """
+    if memory.most() > limit:
+        raise _too_little(limit, memory.most())
+    backend, bands = sharpener.backend, len(sharpener.order)
+    probe = canvas.read(canvas.tiles(PROBE, backend.reach)[0])
+    sharpener(probe)  # the first time more is loaded and compiled
+    memory.give_back()
+    before = memory.resident()
+    appetite = SPARE * (memory.highest(lambda: sharpener(probe)) - before) / probe.pan.size
+    whole = max(_read_size(tile) for tile in tiles)
+    waiting = 4 * (1 + 2 * bands) * whole
+    room = limit - before - WRITING - WAITING * waiting
+    at_once = max(1, min(backend.at_once, int(room / (appetite * whole + waiting))))
+    largest = (room - at_once * waiting) / (appetite * at_once)
+    if largest < min(whole, (SMALLEST + 2 * backend.reach.halo) ** 2):
+        least = limit - room + waiting + appetite * (SMALLEST + 2 * backend.reach.halo) ** 2
+        raise _too_little(limit, least)
+    log.info(
+        "%s: %d tile%s at once, %s", memory.words(limit), at_once, "s" if at_once > 1 else "",
+        "whole" if largest >= whole else f"cut to {largest**0.5:.0f} PAN pixels a side",
+    )  # fmt: skip
+    return replace(sharpener, backend=Limited(backend, max(largest, 0), at_once))
+
+
+def _too_little(limit: int, least: float) -> UsageError:
+    return UsageError(f"--max-memory {memory.words(limit)} is too little here; {memory.words(SPARE * least)} should do")
+
+
+def _read_size(tile: Tile) -> int:
+    """PAN pixels."""
+    rows, cols = (span.read_stop - span.read_start for span in (tile.rows, tile.cols))
+    return rows * cols
