@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -35,11 +34,21 @@ def words(size: float) -> str:
 
 def resident() -> int:
     """Bytes of memory that the process takes. Raises UsageError where the system does not tell."""
+    return _of_proc("VmRSS")
+
+
+def most() -> int:
+    """The most bytes that it has taken so far. Raises the same."""
+    return _of_proc("VmHWM")
+
+
+def _of_proc(name: str) -> int:
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            (kibibytes,) = (line.split()[1] for line in file if line.startswith(f"{name}:"))
+    except (OSError, ValueError):
         raise UsageError("--max-memory needs Linux, whose /proc tells how much a process takes") from None
+    return 1024 * int(kibibytes)
 
 
 def highest(work: Callable[[], object]) -> int:
@@ -59,13 +68,6 @@ def highest(work: Callable[[], object]) -> int:
         done.set()
         looking.join()
     return peak
-
-
-def most() -> int:
-    """The most bytes that the process has taken so far."""
-    import resource  # which Windows lacks, as it lacks /proc
-
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def warn_beyond(limit: int) -> None:

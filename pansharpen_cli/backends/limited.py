@@ -57,31 +57,28 @@ def within(limit: int, sharpener: Sharpener, canvas: Canvas, tiles: Sequence[Til
 
     One part of a tile is sharpened to see what it takes. Raises UsageError if the limit is too low.
     """
-    if memory.most() > limit:
-        raise _too_little(limit, memory.most())
+    observing = memory.most()
     backend, bands = sharpener.backend, len(sharpener.order)
     probe = canvas.read(canvas.tiles(PROBE, backend.reach)[0])
     sharpener(probe)  # the first time more is loaded and compiled
     memory.give_back()
     before = memory.resident()
-    appetite = SPARE * (memory.highest(lambda: sharpener(probe)) - before) / probe.pan.size
+    taken = memory.highest(lambda: sharpener(probe)) - before
+    appetite = SPARE * max(taken / probe.pan.size, 4 * (1 + bands))  # a PAN pixel
     whole = max(_read_size(tile) for tile in tiles)
     waiting = 4 * (1 + 2 * bands) * whole
     room = limit - before - WRITING - WAITING * waiting
     at_once = max(1, min(backend.at_once, int(room / (appetite * whole + waiting))))
     largest = (room - at_once * waiting) / (appetite * at_once)
-    if largest < min(whole, (SMALLEST + 2 * backend.reach.halo) ** 2):
-        least = limit - room + waiting + appetite * (SMALLEST + 2 * backend.reach.halo) ** 2
-        raise _too_little(limit, least)
+    smallest = (SMALLEST + 2 * backend.reach.halo) ** 2
+    if observing > limit or largest < min(whole, smallest):
+        least = SPARE * max(observing, limit - room + waiting + appetite * smallest)
+        raise UsageError(f"--max-memory {memory.words(limit)} is too little here; {memory.words(least)} should do")
     log.info(
         "%s: %d tile%s at once, %s", memory.words(limit), at_once, "s" if at_once > 1 else "",
         "whole" if largest >= whole else f"cut to {largest**0.5:.0f} PAN pixels a side",
     )  # fmt: skip
     return replace(sharpener, backend=Limited(backend, max(largest, 0), at_once))
-
-
-def _too_little(limit: int, least: float) -> UsageError:
-    return UsageError(f"--max-memory {memory.words(limit)} is too little here; {memory.words(SPARE * least)} should do")
 
 
 def _read_size(tile: Tile) -> int:

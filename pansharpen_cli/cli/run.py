@@ -256,14 +256,14 @@ class _Beside:
             "--qgis-style": style_beside(job.output) if self.style else None,
             "--stac": item_beside(job.output) if self.stac else None,
         }
-        taken = [path.resolve() for path in (job.output, *map(Path, (job.pan, *job.ms)))]
+        taken = [job.output, *map(Path, (job.pan, *job.ms))]
         for option, path in asked.items():
             if path is None:
                 continue
-            if path.resolve() in taken:
-                raise OutputError(f"{option} {path} is another file of this run; give it a name of its own")
             check_target(path, overwrite)
-            taken.append(path.resolve())
+            if path.resolve() in [other.resolve() for other in taken]:
+                raise OutputError(f"{option} {path} is another file of this run; give it a name of its own")
+            taken.append(path)
 
     def write(self, product: Product, item: ItemScene | None) -> None:
         if self.quicklook:
