@@ -79,9 +79,8 @@ class Job:
 
 INPUTS = {"pan", "ms", "model"}
 """Fields of a job that count by what they name."""
-NO_PIXELS = {"output", "device", "backend", "format", "creation_options", "overwrite", "resume", "tile"} | {
-    *("threads", "max_memory")
-}
+NO_PIXELS = {"output", "device", "backend", "format", "creation_options", "overwrite", "resume"}
+NO_PIXELS |= {"tile", "threads", "max_memory"}
 """Fields that do not change the pixels of its product."""
 
 
