@@ -68,7 +68,12 @@ ENTRYPOINT ["pansharpen"]
 CMD ["--help"]
 
 FROM runtime AS cuda
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 0:0
+# Triton compiles what launches its kernels
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+USER 1000:1000
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility TRITON_CACHE_DIR=/tmp/cache/triton
 COPY --from=build-cuda /opt/pansharpen /opt/pansharpen
 
 FROM runtime AS cpu

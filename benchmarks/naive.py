@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pansharpen_cli.networks import adknet
 from pansharpen_cli.networks.dmaconv import DMAConv
+from pansharpen_cli.networks.layers import Doubling, SteadyConv2d, SteadyConvTranspose2d
 from pansharpen_cli.networks.network import Pooling
 from pansharpen_cli.networks.premix import PredictiveFilter
 
@@ -21,15 +22,26 @@ def as_in_the_papers(network: nn.Module) -> nn.Module:
     """`network` itself, its layers computing in the papers' way from here on."""
     ways = (
         (adknet.ADKNet, "fuse", adknet_fuse),
-        (PredictiveFilter, "forward", predictive_filter),
+        (PredictiveFilter, "_filter", predictive_filter),
         (DMAConv, "_compact", compact),
         (DMAConv, "_focus", focus),
+        (SteadyConv2d, "forward", convolution),
+        (SteadyConvTranspose2d, "forward", nn.ConvTranspose2d.forward),
+        (Doubling, "forward", nn.ConvTranspose2d.forward),
     )
     for module in network.modules():
         for kind, name, way in ways:
             if isinstance(module, kind):
                 setattr(module, name, types.MethodType(way, module))
     return network.to(memory_format=torch.contiguous_format)
+
+
+def convolution(self: SteadyConv2d, image: Tensor, added: Tensor | None = None) -> Tensor:
+    """Torch's own, its activation and what is added a pass each."""
+    out = nn.Conv2d.forward(self, image)
+    if self.slope != 1:
+        out = F.leaky_relu(out, self.slope)
+    return out if added is None else out + added
 
 
 def patches(image: Tensor, size: int, mode: str = "constant") -> Tensor:
@@ -57,9 +69,9 @@ def normalised(kernels: Tensor, dim: int) -> Tensor:
     return (kernels - kernels.mean(dim, keepdim=True)) / (kernels.std(dim, keepdim=True) + 1e-10)
 
 
-def predictive_filter(self: PredictiveFilter, features: Tensor, image: Tensor) -> Tensor:
+def predictive_filter(self: PredictiveFilter, kernels: Tensor, image: Tensor) -> Tensor:
     """Every band with its own kernel at every pixel (eqs. 17-20)."""
-    kernels = self.predict(features).unflatten(1, (self.bands, self.size**2))
+    kernels = kernels.unflatten(1, (-1, self.size**2))
     return (patches(image, self.size, "reflect") * kernels).sum(2)
 
 

@@ -41,7 +41,7 @@ Compute = Callable[[Sharpener, SceneCanvas, Sequence[Tile]], Iterable[tuple[Pixe
 """Who sharpens tiles: each is given back with its core, in any order."""
 
 SMALL_TILE, LARGE_TILE = 512, 1024
-"""PAN pixels a side of a tile: small ones keep a network in the cache, large ones waste less on a wide halo."""
+"""PAN pixels a side of a tile: small ones keep a network in a CPU's cache, large ones waste less on a halo."""
 WIDE_HALO = 40
 
 
@@ -140,7 +140,7 @@ def sharpen(
             scene, ratio=method.ratio, phase=method.phase, shift=applied, resampling=job.resampling, reach=backend.reach
         )
         canvas = put_out(whole, job.part, job.statistics, backend.reach)
-        tile = job.tile or tile_size(method, backend.reach)
+        tile = job.tile or tile_size(method, backend.reach, on_gpu=means.device != "cpu")
         with _writer(job, scene, canvas, _key(job, job_sha256, means, tile)) as writer:
             sharpener = Sharpener.observing(backend, method.radiometry, canvas.observed, method.order, tile)
             _warn_of_range(method, canvas)
@@ -252,9 +252,10 @@ def _dtype(job: Job, scene: Scene) -> np.dtype[np.generic]:
     return np.dtype(job.dtype) if job.dtype else scene.dtype
 
 
-def tile_size(method: Method, reach: Reach) -> int:
+def tile_size(method: Method, reach: Reach, *, on_gpu: bool) -> int:
     """PAN pixels a side of the tiles of a method, where the job does not say."""
-    return LARGE_TILE if method.model is None or reach.halo > WIDE_HALO else SMALL_TILE
+    small = method.model is not None and reach.halo <= WIDE_HALO and not on_gpu
+    return SMALL_TILE if small else LARGE_TILE
 
 
 def _tell(shift: Shift | None, applied: tuple[float, float]) -> None:

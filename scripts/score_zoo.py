@@ -1,14 +1,15 @@
 """Judges the models of the zoo beside every classical method, and writes what comes out into their cards.
 
-    python scripts/score_zoo.py DATA [--cache FILE]
+    python scripts/score_zoo.py DATA [--only MODEL ...]
 
-DATA holds l7/, l8_plain_b/ and rr_qb/, which docs/scores.md describes; it also has the same commands one by one.
+DATA holds l7/, l8_plain_b/ and rr_qb/, which docs/scores.md describes; it also has the same commands one by one. With
+--only these models alone are judged, and what the cards say of all others is kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,9 +70,15 @@ PANELS = (
 Table = dict[str, dict[str, float]]
 
 
-def judge(panel: Panel, data: Path) -> Table:
-    """Every method's mean scores."""
-    comparison = tables.as_dict(compare(panel.sources(data), ["all"], MEASURES))
+def fits(model: zoo.Model, panel: Panel) -> bool:
+    """Whether the model is one for the panel's bands."""
+    bands = panel.bands or BGRN
+    return model.spec.ratio == panel.ratio and tuple(model.spec.band_names) in {(), bands}
+
+
+def judge(panel: Panel, data: Path, methods: Sequence[str]) -> Table:
+    """The mean scores of `methods`."""
+    comparison = tables.as_dict(compare(panel.sources(data), methods, MEASURES))
     return {
         name: {metric.lower(): values[metric]["mean"] for metric in MEASURES.metrics}
         for name, values in comparison["methods"].items()
@@ -81,19 +88,28 @@ def judge(panel: Panel, data: Path) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--cache", type=Path, help="tables that were made before; new ones are added")
+    parser.add_argument("--only", nargs="+", default=[], metavar="MODEL")
     arguments = parser.parse_args()
     known: dict[str, Table] = {}
-    if arguments.cache and arguments.cache.exists():
-        known = json.loads(arguments.cache.read_text())
     for panel in PANELS:
-        if panel.title not in known:
-            known[panel.title] = judge(panel, arguments.data)
-            print(panel.title, min((v["ergas"], n) for n, v in known[panel.title].items()), flush=True)
-            if arguments.cache:
-                arguments.cache.write_text(json.dumps(known, indent=1))
+        methods = [name for name in arguments.only if fits(zoo.find(name), panel)]
+        old = on_cards(panel.title) if arguments.only else {}
+        new = judge(panel, arguments.data, methods or ["all"]) if methods or not arguments.only else {}
+        known[panel.title] = old | new
+        print(panel.title, new if arguments.only else min((v["ergas"], n) for n, v in new.items()), flush=True)
     for model in zoo.models():
         write(model, known)
+
+
+def on_cards(title: str) -> Table:
+    """The table of a panel, as the models have it that took part in it."""
+    found: Table = {}
+    for model in zoo.models():
+        panels = [panel for panel in PANELS if fits(model, panel)]
+        if panels and panels[0].title == title:
+            found |= model.spec.scores
+        found |= model.spec.elsewhere.get(title, {})
+    return found
 
 
 def write(model: zoo.Model, known: dict[str, Table]) -> None:

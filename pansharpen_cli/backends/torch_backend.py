@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
+from threading import Lock, local
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,12 @@ from pansharpen_cli.tiling import Pixels, Reach
 log = logging.getLogger(__name__)
 
 Float32 = npt.NDArray[np.float32]
+
+ON_A_GPU = 2
+"""Tiles that a GPU has at the same time."""
+_launching = Lock()
+"""What torch's convolutions may do on a GPU is said for all threads alike."""
+_of_thread = local()
 
 
 def device(name: str) -> torch.device:
@@ -40,7 +47,7 @@ class TorchBackend:
     """Sharpens tiles with a network; its global values are frozen by `observe`.
 
     Those are its `statistics`. `threads` of the CPU (0: as torch likes) rather sharpen a tile each than one tile
-    together: they would wait for each other at every layer.
+    together: they would wait for each other at every layer. A GPU computes one tile while others are on their way.
     """
 
     def __init__(self, network: Network, crop: int, where: torch.device, threads: int = 0) -> None:
@@ -49,7 +56,7 @@ class TorchBackend:
             memory.keep()
         if threads:
             torch.set_num_threads(threads)
-        self.at_once = min(torch.get_num_threads(), MOST_AT_ONCE) if on_cpu else 1
+        self.at_once = min(torch.get_num_threads(), MOST_AT_ONCE) if on_cpu else ON_A_GPU
         self._network = network.to(where).eval()
         self._where = where
         self.statistics: SceneStatistics = {}
@@ -75,6 +82,8 @@ class TorchBackend:
         try:
             with self._exact():
                 self.statistics = self._network.observe(pan, ms)
+            if self._where.type == "cuda":
+                torch.cuda.synchronize(self._where)  # other streams are going to read them
         except RuntimeError as error:
             if not _exhausted(error):
                 raise
@@ -100,9 +109,20 @@ class TorchBackend:
         return hrms
 
     def _whole(self, pan: Float32, ms: Float32) -> Float32:
-        with self._exact():
-            images = (torch.from_numpy(image)[None].to(self._where) for image in (pan, ms))
-            hrms: Float32 = self._network(*images, self.statistics)[0].cpu().numpy()
+        images = [torch.from_numpy(image)[None] for image in (pan, ms)]
+        if self._where.type == "cpu":
+            hrms: Float32 = self._network(*images, self.statistics)[0].numpy()
+            return hrms
+        # a stream of its own, and memory that the GPU itself can reach: other tiles are computed meanwhile
+        stream = _stream(self._where)
+        with torch.cuda.stream(stream):
+            images = [image.pin_memory().to(self._where, non_blocking=True) for image in images]
+            with self._exact():
+                made = self._network(*images, self.statistics)[0]
+            there = torch.empty(made.shape, pin_memory=True)
+            there.copy_(made, non_blocking=True)
+            stream.synchronize()
+        hrms = there.numpy()
         return hrms
 
     @property
@@ -117,8 +137,15 @@ class TorchBackend:
         if self._where.type != "cuda":
             yield
             return
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        how = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with _launching, how:
             yield
+
+
+def _stream(gpu: torch.device) -> torch.cuda.Stream:
+    """The stream of this thread."""
+    streams: dict[str, torch.cuda.Stream] = _of_thread.__dict__
+    return streams.setdefault(str(gpu), torch.cuda.Stream(gpu))  # type: ignore[no-untyped-call]
 
 
 def _exhausted(error: RuntimeError) -> bool:

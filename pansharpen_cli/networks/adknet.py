@@ -19,9 +19,9 @@ from pansharpen_cli.errors import ModelError
 from pansharpen_cli.networks.layers import (
     SteadyConv2d,
     SteadyConvTranspose2d,
+    compiled_for,
     filter_adaptively,
     load_exactly,
-    loops_serve,
     neighbours,
     steady_conv2d,
 )
@@ -112,8 +112,8 @@ class AdaptiveLayer(nn.Module):
         self.spatial = nn.Sequential(
             SteadyConv2d(channels, channels, 3, padding=1, groups=channels),
             SteadyConv2d(channels, TAPS, 1),
-            SteadyConv2d(TAPS, TAPS, 3, padding=1),
-            nn.LeakyReLU(SLOPE, inplace=True),
+            SteadyConv2d(TAPS, TAPS, 3, padding=1, slope=SLOPE),
+            nn.Identity(),
             SteadyConv2d(TAPS, TAPS, 3, padding=1),
         )
         self.spectral = nn.Sequential(
@@ -133,10 +133,9 @@ class AdaptiveLayer(nn.Module):
         spectral = _normalise(spectral.transpose(1, 2)) * (
             KERNEL_GAIN * self.gain.view(-1, TAPS).T
         )  # (N or 1, taps, C)
-        if loops_serve(features):
-            from pansharpen_cli.networks import loops
-
-            return loops.convolve_normalised(features, spatial, spectral)
+        loops = compiled_for(features)
+        if loops is not None:
+            return loops.convolve_normalised(features, spatial, spectral)  # type: ignore[no-any-return]
         spatial = _normalise(spatial)
         step = _channels_at_once(features)
         parts = zip(torch.split(features, step, dim=1), torch.split(spectral, step, dim=2), strict=True)

@@ -124,7 +124,7 @@ class DMAConv(nn.Module):
         self.name = name
         self.variant = VARIANTS[variant]
         hidden = channels_in // 2
-        self.mask = SteadyConv2d(channels_in, channels_in, 3, padding=1)
+        self.mask = SteadyConv2d(channels_in, channels_in, 3, padding=1, slope=self.variant.mask_slope)
         self.focused_gates = nn.Sequential(
             nn.Linear(channels_in, hidden),
             nn.ReLU(),
@@ -136,17 +136,17 @@ class DMAConv(nn.Module):
         self.compact_gates = Gates(channels_in, channels_in, channels_out)
         self.compact_kernel = self.variant.kernel(channels_in, channels_out)
         self.bias_map = nn.Sequential(
-            SteadyConv2d(channels_in, channels_out, 3, padding=1),
-            nn.LeakyReLU(SLOPE),
+            SteadyConv2d(channels_in, channels_out, 3, padding=1, slope=SLOPE),
+            nn.Identity(),
             nn.Dropout2d(DROPOUT),
-            SteadyConv2d(channels_out, channels_out, 3, padding=1),
-            nn.LeakyReLU(SLOPE),
+            SteadyConv2d(channels_out, channels_out, 3, padding=1, slope=SLOPE),
+            nn.Identity(),
             nn.Dropout2d(DROPOUT),
             SteadyConv2d(channels_out, channels_out, 3, padding=1),
         )
 
     def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
-        soft = torch.sigmoid(F.leaky_relu(self.mask(x), self.variant.mask_slope))
+        soft = torch.sigmoid(self.mask(x))
         # A comparison decides a pixel's kernel: half precision would make it a matter of rounding.
         activity = soft.mean(1, keepdim=True, dtype=torch.promote_types(soft.dtype, torch.float32))
         threshold = pooling(f"{self.name}.threshold", _threshold, activity.detach())
@@ -156,8 +156,11 @@ class DMAConv(nn.Module):
         padded = F.pad(masked, (1, 1, 1, 1))
         out = self._compact(padded, mean.to(masked.dtype))
         self._focus(out, padded, focused, activity)
-        bias_map: Tensor = self.bias_map(x)
-        return out + bias_map
+        *first, last = self.bias_map
+        for layer in first:
+            x = layer(x)
+        result: Tensor = last(x, out)
+        return result
 
     def _compact(self, padded: Tensor, mean: Tensor) -> Tensor:
         """All pixels of the padded X' (N, Ci, H + 2, W + 2) by the kernel that `mean` modulates (eq. 10, W0')."""

@@ -14,7 +14,7 @@ from pansharpen_cli.errors import ModelError
 from pansharpen_cli.interpolation import toolbox_phase
 from pansharpen_cli.networks.dmaconv import SLOPE, DMABlock, VariantName, rename_official
 from pansharpen_cli.networks.fusionnet import DetailNetwork
-from pansharpen_cli.networks.layers import SteadyConv2d, load_exactly
+from pansharpen_cli.networks.layers import SteadyConv2d, SteadyConvTranspose2d, load_exactly
 from pansharpen_cli.networks.network import Pooling
 
 
@@ -23,8 +23,8 @@ class Down(nn.Sequential):
 
     def __init__(self, narrow: int, wide: int) -> None:
         super().__init__(
-            SteadyConv2d(narrow, narrow, 2, stride=2),
-            nn.LeakyReLU(SLOPE),
+            SteadyConv2d(narrow, narrow, 2, stride=2, slope=SLOPE),
+            nn.Identity(),
             SteadyConv2d(narrow, narrow, 3, padding=1, groups=narrow, bias=False),
             SteadyConv2d(narrow, wide, 1),
         )
@@ -35,11 +35,10 @@ class Up(nn.Module):
 
     def __init__(self, wide: int, narrow: int) -> None:
         super().__init__()
-        self.expand = nn.ConvTranspose2d(wide, narrow, 2, stride=2)
+        self.expand = SteadyConvTranspose2d(wide, narrow, 2, stride=2)
         self.merge = nn.Sequential(
             SteadyConv2d(narrow, narrow, 3, padding=1, groups=narrow, bias=False),
-            SteadyConv2d(narrow, narrow, 1),
-            nn.LeakyReLU(SLOPE),
+            SteadyConv2d(narrow, narrow, 1, slope=SLOPE),
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

@@ -3,7 +3,12 @@ every pixel. Both are local; images are (N, C, H, W)."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -12,6 +17,8 @@ from torch import Tensor, nn
 
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.interpolation import Polyphase, area_phase, polyphase
+
+log = logging.getLogger(__name__)
 
 
 class Upsample(nn.Module):
@@ -53,23 +60,56 @@ class Upsample(nn.Module):
         return torch.stack(phases, axis + 1).flatten(axis, axis + 1)
 
 
-def steady_conv2d(image: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+def steady_conv2d(image: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
     """A convolution that rounds alike for small and large images."""
+    if kernels := _on_gpu(image):
+        return kernels.convolve(image, weight, bias, padding)  # type: ignore[no-any-return]
     return _steadily(lambda image: F.conv2d(image, weight, bias, padding=padding), image)
 
 
 class SteadyConv2d(nn.Conv2d):
-    """The same with weights of its own."""
+    """The same with weights of its own; what is negative in its result is multiplied by `slope`, as (leaky) ReLU does.
 
-    def forward(self, image: Tensor) -> Tensor:
-        return _steadily(super().forward, image)
+    In an nn.Sequential an nn.Identity stands where that would be a layer: their numbers are names of weights.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0, groups: int = 1,
+        bias: bool = True, slope: float = 1.0,
+    ) -> None:  # fmt: skip
+        super().__init__(inputs, outputs, size, stride=stride, padding=padding, groups=groups, bias=bias)
+        self.slope = slope
+
+    def forward(self, image: Tensor, added: Tensor | None = None) -> Tensor:
+        """`added`, if given, is added to the result."""
+        if self.groups == 1 and (kernels := _on_gpu(image)):
+            return kernels.convolve(  # type: ignore[no-any-return]
+                image, self.weight, self.bias, self.padding[0], stride=self.stride[0], slope=self.slope, added=added
+            )
+        out = _steadily(super().forward, image)
+        if self.slope != 1:
+            out = F.leaky_relu(out, self.slope) if self.slope else F.relu(out, inplace=True)
+        return out if added is None else added + out
 
 
 class SteadyConvTranspose2d(nn.ConvTranspose2d):
-    """The same for a transposed convolution."""
+    """The same for a transposed convolution, whose result is `stride` times as large."""
 
     def forward(self, image: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if kernels := _on_gpu(image):
+            return kernels.convolve(image, *self.by_phases(), ratio=self.stride[0])  # type: ignore[no-any-return]
         return _steadily(super().forward, image)
+
+    def by_phases(self) -> tuple[Tensor, Tensor | None, int]:
+        """Weight, bias and padding of an ordinary convolution whose result F.pixel_shuffle makes the same of."""
+        ratio, padding = self.stride[0], int(self.padding[0])
+        reach = -(-padding // ratio)
+        taps = 2 * reach + 1
+        weight = F.pad(self.weight, [reach * ratio - padding] * 4)
+        phases = weight.view(self.in_channels, self.out_channels, taps, ratio, taps, ratio).flip(2, 4)
+        kernel = phases.permute(1, 3, 5, 0, 2, 4).reshape(-1, self.in_channels, taps, taps)
+        bias = None if self.bias is None else self.bias.repeat_interleave(ratio**2)
+        return kernel, bias, reach
 
 
 class Doubling(nn.ConvTranspose2d):
@@ -88,8 +128,10 @@ class Doubling(nn.ConvTranspose2d):
                 phases[:, row_parity, col_parity, :, row, col] = self.weight[:, :, i, j].T
         kernel = phases.view(4 * channels, self.in_channels, 2, 2)
         bias = None if self.bias is None else self.bias.repeat_interleave(4)
-        fine = _steadily(lambda padded: F.conv2d(padded, kernel, bias), F.pad(image, (0, 1, 0, 1)))
-        return F.pixel_shuffle(fine, 2)
+        padded = F.pad(image, (0, 1, 0, 1))
+        if kernels := _on_gpu(image):
+            return kernels.convolve(padded, kernel, bias, padding=0, ratio=2)  # type: ignore[no-any-return]
+        return F.pixel_shuffle(steady_conv2d(padded, kernel, bias, padding=0), 2)
 
 
 def _steadily(convolution: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
@@ -128,10 +170,31 @@ def filter_adaptively(values: Iterable[Tensor], taps: Iterable[Tensor]) -> Tenso
     return total
 
 
-def loops_serve(image: Tensor) -> bool:
-    """Whether compiled `loops` may take `image`: single precision on the CPU, and nobody asks how the result came."""
-    traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
-    return not traced and image.device.type == "cpu" and image.dtype == torch.float32
+def compiled_for(image: Tensor) -> ModuleType | None:
+    """`loops` or, on a GPU, `kernels`, if `image` is of single precision and nobody asks how the result came."""
+    if image.dtype != torch.float32 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    return _kernels(image.device) if image.is_cuda else import_module("pansharpen_cli.networks.loops")
+
+
+def _on_gpu(image: Tensor) -> ModuleType | None:
+    return compiled_for(image) if image.is_cuda else None
+
+
+@cache
+def _kernels(gpu: torch.device) -> ModuleType | None:
+    """None without Triton or a C compiler for it, or where the cores know no TF32."""
+    if torch.version.hip or torch.cuda.get_device_capability(gpu) < (8, 0) or find_spec("triton") is None:
+        return None
+    try:
+        kernels = import_module("pansharpen_cli.networks.kernels")
+        kernels.convolve(torch.zeros(1, 1, 1, 1, device=gpu), torch.zeros(1, 1, 1, 1, device=gpu), None, 0)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a compiler may say
+        log.warning("the kernels for a GPU cannot be compiled here, torch's slower ones serve: %s", error)
+        return None
+    return kernels
 
 
 def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

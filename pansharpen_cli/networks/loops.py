@@ -1,4 +1,4 @@
-"""Inner loops of the networks, compiled for the CPU: one pass where torch takes many. `layers.loops_serve` says when.
+"""Inner loops of the networks, compiled for the CPU: one pass where torch takes many. `layers.compiled_for` says when.
 
 Each has a twin in torch beside where it is called, which serves training, GPUs and exports.
 """

@@ -23,9 +23,9 @@ from pansharpen_cli.networks.layers import (
     Doubling,
     SteadyConv2d,
     Upsample,
+    compiled_for,
     filter_adaptively,
     load_exactly,
-    loops_serve,
     neighbours,
 )
 from pansharpen_cli.networks.network import Network, Pooling
@@ -59,6 +59,7 @@ class Layout:
     mixing: bool
     threshold: str | float
     activation: str
+    guide_bands: int = 1
 
     def __post_init__(self) -> None:
         if self.activation not in MASKS:
@@ -98,7 +99,8 @@ class PreMix(Network):
 
 
 class PreMixB(PreMix):
-    """One stage, HRMS without a skip connection. `phase` of the MS pixels as in `Upsample`."""
+    """One stage, HRMS without a skip connection. `phase` of the MS pixels as in `Upsample`; `guide_bands` are the
+    channels of the PAN, whose filtered images are added up for each band."""
 
     def __init__(
         self,
@@ -114,9 +116,10 @@ class PreMixB(PreMix):
         activation: str = "tanh+relu",
         interpolation: str = "bicubic",
         phase: float | None = None,
+        guide_bands: int = 1,
     ) -> None:
         super().__init__(bands, ratio, interpolation, phase)
-        layout = Layout(bands, channels, layers, kernel, filter_kernel, mixing, threshold, activation)
+        layout = Layout(bands, channels, layers, kernel, filter_kernel, mixing, threshold, activation, guide_bands)
         self.halo = layout.reach(fronts=[0], strides=[1]) + self.upsample.halo
         self.multiple_of, self.alignment = 1, 1
         self.stage = Stage(layout)
@@ -222,12 +225,12 @@ class Stage(nn.Module):
     def __init__(self, layout: Layout, doublings: int = 0) -> None:
         super().__init__()
         self.stride = 2**doublings
-        inputs = [(layout.bands, 1)] + [(layout.channels, layout.channels)] * (layout.layers - 1)
+        inputs = [(layout.bands, layout.guide_bands)] + [(layout.channels, layout.channels)] * (layout.layers - 1)
         self.blocks = nn.ModuleList(MixingBlock(ms, pan, layout) for ms, pan in inputs)
         self.expand_ms = nn.Sequential(*(Doubling(layout.channels) for _ in range(doublings)))
         self.expand_pan = nn.Sequential(*(Doubling(layout.channels) for _ in range(doublings)))
         self.filter_ms = PredictiveFilter(layout)
-        self.filter_pan = PredictiveFilter(layout)
+        self.filter_pan = PredictiveFilter(layout, layout.guide_bands)
         # so convolutions of 32 channels take two thirds of the time on a CPU
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -299,23 +302,29 @@ class Mixing(nn.Module):
 class PredictiveFilter(nn.Module):
     """Filters every band with a kernel of its own at every pixel, predicted from features (eqs. 17-20).
 
-    The border is reflected, so that an image has at least filter_kernel // 2 + 1 rows and columns.
+    With several `guides` each band is the sum of all of them, each filtered by a kernel of its own. The border is
+    reflected, so that an image has at least filter_kernel // 2 + 1 rows and columns.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, guides: int = 1) -> None:
         super().__init__()
-        self.size, self.bands = layout.filter_kernel, layout.bands
-        self.predict = _convolution(layout.channels, layout.bands * self.size**2, self.size)
+        self.size, self.bands, self.guides = layout.filter_kernel, layout.bands, guides
+        self.predict = _convolution(layout.channels, layout.bands * guides * self.size**2, self.size)
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        """Features (N, C, H, W), image (N, bands or 1, H, W) to (N, bands, H, W)."""
-        kernels = self.predict(features)
-        padded = F.pad(image, [self.size // 2] * 4, mode="reflect")
-        if loops_serve(features):
-            from pansharpen_cli.networks import loops
+        """Features (N, C, H, W), image (N, bands, 1 or guides, H, W) to (N, bands, H, W)."""
+        if self.guides == 1:
+            return self._filter(self.predict(features), image)
+        filtered = self._filter(self.predict(features), image.repeat(1, self.bands, 1, 1))
+        return filtered.view(-1, self.bands, self.guides, *image.shape[2:]).sum(2)
 
-            return loops.filter_pixels(padded, kernels, self.size)
-        kernels = kernels.unflatten(1, (self.bands, self.size**2))
+    def _filter(self, kernels: Tensor, image: Tensor) -> Tensor:
+        """Kernels (N, K * size * size, H, W), image (N, K or 1, H, W) to (N, K, H, W)."""
+        padded = F.pad(image, [self.size // 2] * 4, mode="reflect")
+        loops = compiled_for(kernels)
+        if loops is not None:
+            return loops.filter_pixels(padded, kernels, self.size)  # type: ignore[no-any-return]
+        kernels = kernels.view(len(kernels), -1, self.size**2, *kernels.shape[2:])
         return filter_adaptively(neighbours(padded, self.size), kernels.unbind(2))
 
 
@@ -324,11 +333,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
-        self.conv1 = _convolution(channels, channels, kernel, bias=False)
+        self.conv1 = _convolution(channels, channels, kernel, bias=False, slope=0)
         self.conv2 = _convolution(channels, channels, kernel, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = x + self.conv2(F.relu(self.conv1(x), inplace=True))
+        result: Tensor = self.conv2(self.conv1(x), x)
         return result
 
 
@@ -343,14 +352,14 @@ def high_pass(image: Tensor) -> Tensor:
 
 def _encoder(inputs: int, layout: Layout) -> nn.Sequential:
     return nn.Sequential(
-        _convolution(inputs, layout.channels, layout.kernel),
-        nn.ReLU(inplace=True),
+        _convolution(inputs, layout.channels, layout.kernel, slope=0),
+        nn.Identity(),
         ResidualBlock(layout.channels, layout.kernel),
     )
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, bias: bool = True) -> nn.Conv2d:
-    return SteadyConv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+def _convolution(inputs: int, outputs: int, kernel: int, *, bias: bool = True, slope: float = 1) -> SteadyConv2d:
+    return SteadyConv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias, slope=slope)
 
 
 OFFICIAL_NAMES = {
