@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	$(BIN)/pansharpen run examples/l8_madrid/pan.tif examples/l8_madrid/ms.tif \
 	  -o demo-output/madrid.tif --quicklook demo-output/madrid.png --overwrite
 
-test: lint
+test: lint $(VENV)/.triton
 	$(BIN)/python -m pytest
 
 faults: $(VENV)/.installed
@@ -53,6 +53,12 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	$(PIP) 'torch>=2.10,<2.14'
 	$(PIP) --require-hashes --no-deps -r requirements.lock
 	$(PIP) --no-deps --no-build-isolation -e .
+	touch $@
+
+# kernels for a GPU are tried in its interpreter; torch for CUDA brings it, torch for the CPU does not
+$(VENV)/.triton: $(VENV)/.installed requirements-cuda.lock
+	sed -n '/^triton==/,/[^\\]$$/p' requirements-cuda.lock > $@.txt
+	$(PIP) --require-hashes --no-deps -r $@.txt
 	touch $@
 
 lock:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 
+from pansharpen_cli.concurrency import ahead
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.geogrid import GeoGrid, NestedAxis, nest, overlap
 from pansharpen_cli.interpolation import KERNELS, area_phase, grow, sample, sample_at
@@ -69,13 +70,16 @@ class Canvas(ABC):
         return [Tile(row, col) for row in rows for col in cols]
 
     def crops(self, size: int, most: int, grain: int = 1) -> Iterator[Pixels]:
-        """Square crops of `size` PAN pixels, at most `most` along an axis, spread evenly over the product's extent."""
+        """Square crops of `size` PAN pixels, at most `most` along an axis, spread evenly over the product's extent.
+
+        They are read ahead of who looks at them.
+        """
         grain = int(np.lcm(grain, self.ratio))
         size = -(-size // grain) * grain
         # what pads the canvas is left out, but of a canvas smaller than a grain
         ends = (axis.stop // grain * grain or axis.size for axis in (self.rows, self.cols))
         rows, cols = (spread(end, size, most, grain) for end in ends)
-        return (self.read(Tile(row, col)) for row in rows for col in cols)
+        return ahead(self.read(Tile(row, col)) for row in rows for col in cols)
 
     @cached_property
     def moments(self) -> Moments:
@@ -223,7 +227,7 @@ class SceneCanvas(Canvas):
         if self.interpolated:
             ms = sample(image, valid, *where, self.resampling).astype(np.float32)
         else:
-            ms = image.take(nearest[0], axis=1).take(nearest[1], axis=2)
+            ms = _at(image, *nearest)
         under, on_ms = [], []
         full_size = self.scene.ms_grid.height, self.scene.ms_grid.width
         for axis, nested, first, size, full in zip(
@@ -233,7 +237,10 @@ class SceneCanvas(Canvas):
             position = axis.ms_position_of_pan(pan_pixels, self.phase)
             on_ms.append((position >= -0.5 - ON_BORDER) & (position <= full - 0.5 + ON_BORDER))
             under.append(_nearest(position - first, size))
-        return ms, _mask_at(valid, *nearest), _mask_at(valid, *under) & np.logical_and.outer(*on_ms)
+        covered = _mask_at(valid, *under)
+        if not all(inside.all() for inside in on_ms):
+            covered &= np.logical_and.outer(*on_ms)
+        return ms, _mask_at(valid, *nearest), covered
 
     def _read_reprojected(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
         """Nested MS out of another CRS, and where it has data."""
@@ -260,11 +267,11 @@ class SceneCanvas(Canvas):
         for positions, size in ((rows, grid.height), (cols, grid.width)):
             start = int(np.clip(np.floor(positions.min()) - reach, 0, size - 1))
             windows.append(slice(start, int(np.clip(np.ceil(positions.max()) + reach + 1, start + 1, size))))
-        parts = [raster.read(*windows) for raster in self.scene.ms]
+        images, valid = zip(*(raster.read(*windows) for raster in self.scene.ms), strict=True)
+        image = images[0] if len(images) == 1 else np.concatenate(images)
         # a value means no data only where all bands have it, whatever files they are in
         together = np.logical_or if all(raster.by_value for raster in self.scene.ms) else np.logical_and
-        valid = together.reduce([valid for _, valid in parts])
-        return np.concatenate([image for image, _ in parts]), valid, (windows[0].start, windows[1].start)
+        return image, together.reduce(valid), (windows[0].start, windows[1].start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,7 +317,14 @@ def _mask_at(valid: Mask, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp]
     """`valid` (h, w) at rows x cols."""
     if valid.all():  # nearly always, and the gathering is not for free
         return np.ones((len(rows), len(cols)), bool)
-    return valid.take(rows, axis=0).take(cols, axis=1)
+    return _at(valid, rows, cols)
+
+
+def _at(image: npt.NDArray[Any], rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """`image` (..., h, w) at rows x cols; a view of it where these follow each other, as they do inside of a scene."""
+    if all((np.diff(where) == 1).all() for where in (rows, cols)):
+        return image[..., rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return image.take(rows, axis=-2).take(cols, axis=-1)
 
 
 def _widen(span: Span, size: int, margin: int) -> tuple[slice, slice]:

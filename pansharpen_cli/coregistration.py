@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Literal
 
 from pansharpen_cli.canvas import Canvas
+from pansharpen_cli.concurrency import cores, in_order
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.interpolation import area_phase, expand
 from pansharpen_cli.registration import Shift, WindowShift, combine, window_shift
-from pansharpen_cli.tiling import Tile
+from pansharpen_cli.tiling import Pixels, Tile
 
 Choice = Literal["off", "report", "auto"] | tuple[float, float]
 
@@ -45,9 +46,12 @@ def windows(canvas: Canvas) -> Iterator[tuple[Tile, WindowShift | None]]:
     ratio = canvas.ratio
     kernel = "23tap" if ratio in (2, 4, 8) else "cubic"
     small = min(canvas.rows.size, canvas.cols.size) < 2 * WINDOW
-    for pixels in canvas.crops(WINDOW // 2 if small else WINDOW, MOST_WINDOWS):
+
+    def compare(pixels: Pixels) -> tuple[Tile, WindowShift | None]:
         exp = expand(pixels.ms, ratio, area_phase(ratio), kernel)
-        yield pixels.tile, window_shift(pixels.pan[0], exp, pixels.valid, ratio)
+        return pixels.tile, window_shift(pixels.pan[0], exp, pixels.valid, ratio)
+
+    return in_order(compare, canvas.crops(WINDOW // 2 if small else WINDOW, MOST_WINDOWS), cores())
 
 
 def to_apply(choice: Choice, measured: Shift) -> tuple[float, float]:

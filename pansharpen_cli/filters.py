@@ -51,10 +51,11 @@ def expand(ms: Real, weights: Real, out: Real) -> None:
                     _add_shifted(ms[band, y, tap:], weights[p, tap:], phase)
                 for x in range(len(phase)):
                     wide[y, ratio * x + p] = phase[x]
-        for y in range(rows):
-            out[band, y] = 0
+        for y in range(0, rows, ratio):
+            out[band, y : y + ratio] = 0
             for tap in range(0, taps, STEP):
-                _add_rows(wide[y // ratio + tap :], weights[y % ratio, tap:], out[band, y])
+                for p in range(ratio):  # innermost: they read the same rows, which stay in the nearest cache
+                    _add_rows(wide[y // ratio + tap :], weights[p, tap:], out[band, y + p])
 
 
 @compiled

@@ -104,7 +104,7 @@ def holds(dtype: np.dtype[Any], value: float) -> bool:
 
 
 def quantise(hrms: Float32, dtype: np.dtype[Any], nodata: float | None) -> npt.NDArray[Any]:
-    """DN in the product's `dtype`: rounded half to even and clipped to its range; floats stay as they are.
+    """DN (bands, row, col) in the product's `dtype`: rounded half to even and clipped to its range; floats as they are.
 
     A value that happens to equal `nodata` moves by one, so that no valid pixel is lost.
     """
@@ -113,14 +113,13 @@ def quantise(hrms: Float32, dtype: np.dtype[Any], nodata: float | None) -> npt.N
         if nodata is not None and not np.isnan(nodata):
             result[result == dtype.type(nodata)] = np.nextafter(dtype.type(nodata), dtype.type(0 if nodata else 1))
         return result
+    from pansharpen_cli import dn  # half a second, which not every command needs
+
     info = np.iinfo(dtype)
-    # float32 cannot hold the largest 32-bit integers: clip in float64
-    wide = hrms if info.bits <= 16 else hrms.astype(np.float64)
-    whole = np.rint(wide)
-    np.clip(whole, info.min, info.max, out=whole)
-    result = whole.astype(dtype)
-    if nodata is not None and info.min <= nodata <= info.max:
-        lost = result == nodata
-        if lost.any():
-            result[lost] = nodata + 1 if nodata < info.max else nodata - 1
-    return result
+    real = np.float32 if info.bits <= 16 else np.float64  # float32 cannot hold the largest 32-bit integers
+    lost = float("nan") if nodata is None or not info.min <= nodata <= info.max else nodata
+    instead = lost + 1 if lost < info.max else lost - 1
+    numbers = np.empty(hrms.shape, dtype)
+    side_by_side = hrms if hrms.strides[-1] == dn.STEP else hrms.astype(np.float32, order="C")
+    dn.quantise(side_by_side, *map(real, (info.min, info.max, lost, instead)), numbers)
+    return numbers

@@ -55,7 +55,6 @@ TAGS = "PANSHARPEN"
 
 _PREDICTED = {"DEFLATE", "LZW", "ZSTD"}
 _COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
-_IN_CACHE = 16384  # values taken at once
 _REHEARSED = 300  # pixels: just enough to have an overview
 
 
@@ -88,12 +87,12 @@ class BandStatistics:
     @classmethod
     def _of_short_integers(cls, values: Pixels) -> BandStatistics:
         """Of integers of at most 16 bits: their sums are exact, so one look is enough."""
-        total = squares = 0
-        for start in range(0, values.size, _IN_CACHE):
-            part = values[start : start + _IN_CACHE].astype(np.float64)
-            total, squares = total + int(part.sum()), squares + int(part @ part)
-        mean, deviations = total / values.size, (squares * values.size - total**2) / values.size
-        return cls(values.size, float(values.min()), float(values.max()), mean, deviations)
+        from pansharpen_cli import dn  # half a second, which not every command needs
+
+        count, low = values.size, int(values.min())
+        total, squares = map(int, dn.sums_above(values, low))
+        mean, deviations = (total + low * count) / count, (squares * count - total**2) / count
+        return cls(count, float(low), float(values.max()), mean, deviations)
 
     def merge(self, other: BandStatistics) -> BandStatistics:
         """Of both sets together (Chan, Golub & LeVeque 1979, eq. 2.1: no cancellation, whatever the sizes)."""

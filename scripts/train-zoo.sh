@@ -54,6 +54,8 @@ train() {
 
 train adknet-per-band x4 -O channels=32 -O layers=5 -O modulated=true
 train adknet-per-band x2 -O channels=32 -O layers=5 -O modulated=true
+train premix-b-per-band x4 -O channels=48 -O layers=3 -O modulated=true
+train premix-b-per-band x2 -O modulated=true
 for set in bgrn-x4 ms6-x2 rgb-x2; do
   for network in dmanet premix-h adknet premix-b; do train "$network" "$set"; done
 done

@@ -11,7 +11,7 @@ import rasterio
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.classical.method import Method, Pointwise
-from pansharpen_cli.classical.moments import Moments
+from pansharpen_cli.classical.moments import EPS, Moments
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.mtf import SENSORS, kernel
@@ -137,6 +137,16 @@ def test_a_few_rows_at_a_time_are_all_rows_at_once(park: Scene, name: str) -> No
     park.observe(method, 64)
     pan, ms = park.pan.astype(np.float64), park.ms.astype(np.float64)
     np.testing.assert_allclose(method(pan, ms), method.fuse(pan, ms, method.statistics), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_brovey_is_its_formula_to_the_last_bit(dtype: type) -> None:
+    scene = synthetic(4, dtype=dtype)
+    brovey = METHODS["brovey"](Camera.of_scene(4, BANDS))
+    scene.observe(brovey, 64)
+    exp = brovey.camera.expand(scene.ms)
+    matched = scene.pan * brovey.statistics["gain"].astype(dtype) + brovey.statistics["offset"].astype(dtype)
+    np.testing.assert_array_equal(brovey(scene.pan, scene.ms), exp * (matched / (exp.mean(axis=0) + EPS)))
 
 
 def test_statistics_leave_invalid_pixels_out(park: Scene) -> None:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "pansharpen_cli"
 
 LAYERS = (
     ("compiled", "errors", "signals"),
-    ("filters", "memory"),
+    ("dn", "filters", "memory"),
     # values and arrays; no rasters, no torch
     (
         *("concurrency", "files", "geogrid", "interpolation"),

@@ -252,6 +252,18 @@ def test_filter_equals_unfolded(size):
         assert (layer(features, pan) - unfolded(pan.expand(-1, 3, -1, -1))).abs().max() <= 1e-12
 
 
+def test_guides_add_up():
+    """Kernels of one band after those of the other, and of each its guides in order."""
+    torch.manual_seed(0)
+    layout = Layout(2, 6, 1, 3, 3, True, "none", "sigmoid", guide_bands=3)
+    layer = PredictiveFilter(layout, guides=3).double()
+    features, guides = (torch.randn(2, channels, 9, 13, dtype=torch.float64) for channels in (6, 3))
+    with torch.no_grad():
+        kernels = layer.predict(features).view(2, 2, 3, 9, 9, 13)
+        patches = F.unfold(F.pad(guides, [1] * 4, mode="reflect"), 3).view(2, 1, 3, 9, 9, 13)
+        assert (layer(features, guides) - (kernels * patches).sum((2, 3))).abs().max() <= 1e-12
+
+
 @pytest.mark.parametrize(
     ("name", "at_zero", "at_minus_one", "at_nine"),
     [

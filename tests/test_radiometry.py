@@ -107,7 +107,7 @@ def test_a_type_holds_its_ends_and_nothing_beyond(dtype: str):
 
 
 def quantised(values: list[float], dtype: str, nodata: float | None = None) -> list[float]:
-    result = quantise(np.array(values, np.float32), np.dtype(dtype), nodata)
+    result = quantise(np.array([[values]], np.float32), np.dtype(dtype), nodata)[0, 0]
     assert result.dtype == dtype
     return result.tolist()
 
@@ -127,6 +127,15 @@ def test_a_wide_integer_keeps_what_float32_holds():
     assert quantised([4294967040, 4294967296, 16777217, 2147483648], "uint32") == [
         4294967040, 4294967295, 16777216, 2147483648,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32"])
+def test_any_part_of_an_image_is_rounded_as_by_numpy(dtype: str):
+    image = RNG.normal(0, 1e5, (3, 40, 50)).astype(np.float32)
+    info = np.iinfo(dtype)
+    for part in (image, image[:, 3:33, 7:40], image[:, ::2, ::3], image.transpose(1, 2, 0), image[:, :, :1]):
+        expected = np.clip(np.rint(part.astype(np.float64)), info.min, info.max).astype(dtype)
+        np.testing.assert_array_equal(quantise(part, np.dtype(dtype), None), expected)
 
 
 def test_a_value_that_means_no_data_moves_by_one():

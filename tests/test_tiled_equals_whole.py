@@ -150,6 +150,7 @@ VARIANTS = [
     ("adknet", {}, Radiometry("fixed", 2047.0, 2047.0)),
     ("premix-b", {"consistent": True}, Radiometry("scene")),
     ("adknet-per-band", {"consistent": True, "modulated": True}, Radiometry("scene")),
+    ("premix-b-per-band", {"consistent": True, "modulated": True}, Radiometry("scene")),
 ]
 
 

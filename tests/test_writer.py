@@ -125,11 +125,14 @@ def test_statistics_do_not_cancel():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
-def test_statistics_of_short_integers_are_exact(dtype):
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_statistics_of_short_integers_are_exact(dtype, everywhere):
     info = np.iinfo(dtype)
-    values = np.random.default_rng(2).integers(info.max - 9, info.max, 70001, dtype, endpoint=True)
+    low = info.min if everywhere else info.max - 9
+    values = np.random.default_rng(2).integers(low, info.max, 70001, dtype, endpoint=True)
+    values[:2] = low, info.max
     found, exactly = BandStatistics.of(values), [int(value) for value in values]
-    assert (found.count, found.minimum, found.maximum) == (70001, info.max - 9, info.max)
+    assert (found.count, found.minimum, found.maximum) == (70001, low, info.max)
     assert found.mean == sum(exactly) / 70001
     assert found.squares == (sum(value**2 for value in exactly) * 70001 - sum(exactly) ** 2) / 70001
     assert found.std == pytest.approx(values.std(), rel=1e-9)

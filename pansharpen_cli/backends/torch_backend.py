@@ -145,7 +145,9 @@ class TorchBackend:
 def _stream(gpu: torch.device) -> torch.cuda.Stream:
     """The stream of this thread."""
     streams: dict[str, torch.cuda.Stream] = _of_thread.__dict__
-    return streams.setdefault(str(gpu), torch.cuda.Stream(gpu))  # type: ignore[no-untyped-call]
+    if str(gpu) not in streams:
+        streams[str(gpu)] = torch.cuda.Stream(gpu)  # type: ignore[no-untyped-call]
+    return streams[str(gpu)]
 
 
 def _exhausted(error: RuntimeError) -> bool:

@@ -42,17 +42,18 @@ class Moments:
             keep = valid[rows].ravel()
             stack = np.concatenate([layer[:, rows] for layer in layers])
             vectors = stack.reshape(len(stack), keep.size)
-            self.merge(Moments._of_vectors(vectors if keep.all() else vectors[:, keep]))
+            self.merge(Moments._of_vectors(vectors if keep.all() else vectors.compress(keep, axis=1)))
 
     @classmethod
     def _of_vectors(cls, vectors: Float64) -> Moments:
-        """Of `vectors` (K, n); they are centred in place."""
-        moments = cls()
+        """Of `vectors` (K, n)."""
+        from pansharpen_cli.classical import loops  # half a second, which not every command needs
+
+        moments, values = cls(), len(vectors)
         if vectors.size:
-            moments.count = vectors.shape[1]
-            moments.minimum, moments.mean = vectors.min(axis=1), vectors.mean(axis=1)
-            vectors -= moments.mean[:, None]
-            moments.scatter = vectors @ vectors.T
+            moments.count, moments.minimum = vectors.shape[1], vectors.min(axis=1)
+            moments.mean, moments.scatter = np.empty(values), np.empty((values, values))
+            loops.moments(vectors, moments.mean, moments.scatter)
         return moments
 
     def merge(self, other: Moments) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pansharpen_cli.classical.method import Pointwise, Statistics, weighted
+from pansharpen_cli.classical.method import Method, Pointwise, Statistics, weighted
 from pansharpen_cli.classical.moments import EPS, Moments, matching, quotient, regression, std_of_sum
 from pansharpen_cli.interpolation import Array, Float64
 
 
-class Brovey(Pointwise):
+class Brovey(Method):
     """F_b = E_b P' / I: I the mean of the bands, P' the PAN with its mean and standard deviation.
 
     Where I comes near 0 the quotient explodes, as the method's definition has it; it is finite everywhere.
@@ -19,6 +19,7 @@ class Brovey(Pointwise):
 
     title = "Brovey"
     citation = "Gillespie et al. 1987, Remote Sens. Environ. 22(3); Tu et al. 2001, Inf. Fusion 2(3)"
+    precision = np.float32  # alike in every tile
 
     def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
         return [self.camera.expand(ms.mean(axis=0, keepdims=True)), pan]
@@ -27,10 +28,12 @@ class Brovey(Pointwise):
         gain, offset = matching(fine.mean[1], fine.std[1], fine.mean[0], fine.std[0])
         return {"gain": gain, "offset": offset}
 
-    def combine(self, pan: Array, exp: Array, statistics: dict[str, Array]) -> Array:
-        matched = pan * statistics["gain"] + statistics["offset"]
-        exp *= matched / (exp.mean(axis=0) + EPS)
-        return exp
+    def fuse(self, pan: Array, ms: Array, statistics: dict[str, Array]) -> Array:
+        from pansharpen_cli.classical.loops import modulate  # half a second, which not every command needs
+
+        hrms, matched = self.camera.expand(ms), pan[0] * statistics["gain"] + statistics["offset"]
+        modulate(hrms, matched, hrms.dtype.type(len(hrms)), hrms.dtype.type(EPS))
+        return hrms
 
 
 class Substitution(Pointwise):

@@ -66,9 +66,9 @@ def convolve(
     deep = min(shape.deep, max(FEWEST, triton.next_power_of_2(depth)))
     steps = (1 if together else size * size) * triton.cdiv(depth, deep)
     factors = torch.empty(2, steps * deep, triton.cdiv(channels, wide) * wide, device=image.device)
-    _split_weights[(steps * deep,)](
-        weight.contiguous(), factors, depth, triton.cdiv(depth, deep) * deep,
-        inputs, size * size, channels, together, factors.shape[2], triton.next_power_of_2(factors.shape[2]),
+    _split_weights[(steps,)](
+        weight.contiguous(), factors, depth, triton.cdiv(depth, deep),
+        inputs, size * size, channels, together, deep, factors.shape[2], triton.next_power_of_2(factors.shape[2]),
     )  # fmt: skip
     pixels = count * out_rows * out_cols
     _convolve[(triton.cdiv(pixels, shape.pixels), factors.shape[2] // wide)](
@@ -137,23 +137,24 @@ def _large(values):
 
 @triton.jit
 def _split_weights(
-    weight, factors, depth, padded,
-    inputs: tl.constexpr, taps: tl.constexpr, channels: tl.constexpr, together: tl.constexpr, width: tl.constexpr,
-    wide: tl.constexpr,
+    weight, factors, depth, parts,
+    inputs: tl.constexpr, taps: tl.constexpr, channels: tl.constexpr, together: tl.constexpr, deep: tl.constexpr,
+    width: tl.constexpr, wide: tl.constexpr,
 ):  # fmt: skip
     """Weight (Co, Ci, taps) to its large and its small parts, (2, taps and inputs, Co), zeros where it has none."""
     step = tl.program_id(0)
-    channel = tl.arange(0, wide)
-    place = step % padded
+    one, channel = tl.arange(0, deep)[:, None], tl.arange(0, wide)[None, :]
+    place = step % parts * deep + one
     if together:
         tap, source = place // inputs, place % inputs
     else:
-        tap, source = step // padded, place
+        tap, source = step // parts, place
     known = (channel < channels) & (place < depth)
     values = tl.load(weight + (channel * inputs + source) * taps + tap, mask=known, other=0.0)
     large = _large(values)
-    tl.store(factors + step * width + channel, large, mask=channel < width)
-    tl.store(factors + (tl.num_programs(0) + step) * width + channel, _large(values - large), mask=channel < width)
+    into = factors + (step * deep + one) * width + channel
+    tl.store(into, large, mask=channel < width)
+    tl.store(into + tl.num_programs(0) * deep * width, _large(values - large), mask=channel < width)
 
 
 @triton.jit(do_not_specialize=["pixels", "rows", "cols", "out_rows", "out_cols", "slope"])
