@@ -102,7 +102,10 @@ def _versions() -> Iterator[Finding]:
 
 def _devices() -> Iterator[Finding]:
     yield Finding("devices", "cpu", "ok", f"{cores()} cores for this process")
-    yield _torch_cuda()
+    torchs = _torch_cuda()
+    yield torchs
+    if torchs.state == "ok":
+        yield _kernels()
     for kind in onnx_runtime.PROVIDERS:
         try:
             reason = onnx_runtime.obstacle(kind)
@@ -126,6 +129,19 @@ def _torch_cuda() -> Finding:
     except RuntimeError as error:
         return Finding("devices", "torch cuda", "wrong", str(error).splitlines()[0])
     return Finding("devices", "torch cuda", "ok", f"{', '.join(names)}, CUDA {torch.version.cuda}")
+
+
+def _kernels() -> Finding:
+    """Without ours torch's own serve, which is no fault."""
+    import torch
+
+    from pansharpen_cli.networks.layers import gpu_kernels
+
+    try:
+        gpu_kernels(torch.device("cuda"))
+    except (DeviceError, RuntimeError) as error:
+        return Finding("devices", "our kernels", "absent", str(error).splitlines()[0])
+    return Finding("devices", "our kernels", "ok", "a convolution ran")
 
 
 def _conflicts() -> Iterator[Finding]:

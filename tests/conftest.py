@@ -1,12 +1,18 @@
 """Where the tests find real scenes and the numbers to match. They live beside the checkout, not in it; tests that
 need them skip where they are absent."""
 
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+# Triton looks when it is imported, which torch may do before the tests of our kernels
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # who starts the tests in the background may have had Ctrl-C ignored, for them and all their children
 signal.signal(signal.SIGINT, signal.default_int_handler)

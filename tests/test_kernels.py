@@ -1,6 +1,6 @@
 """Kernels for a GPU do what torch does in double precision; without a GPU Triton's interpreter runs them here."""
 
-import os
+from importlib import import_module
 
 import pytest
 import torch
@@ -15,13 +15,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(scope="module")
 def kernels():
-    with pytest.MonkeyPatch.context() as patch:
-        if DEVICE == "cpu":  # Triton looks when it is imported
-            patch.setitem(os.environ, "TRITON_INTERPRET", "1")
-        pytest.importorskip("triton")
-        from pansharpen_cli.networks import kernels
-
-        yield kernels
+    pytest.importorskip("triton")
+    return import_module("pansharpen_cli.networks.kernels")
 
 
 def noise(*shape: int) -> Tensor:

@@ -190,7 +190,7 @@ def test_dn_are_rounded_half_to_even_and_clipped_and_never_nodata(dtype, several
     """Python's own `round` and whole numbers say what is right."""
     info = np.iinfo(dtype)
     mark = nodata.draw(st.one_of(st.none(), st.integers(int(info.min), int(info.max)), st.just(int(info.max))))
-    found = quantise(np.array(several, np.float32), np.dtype(dtype), mark)
+    found = quantise(np.array([[several]], np.float32), np.dtype(dtype), mark)[0, 0]
     assert found.dtype == dtype
     for value, dn in zip(np.array(several, np.float32).tolist(), found.tolist(), strict=True):
         right = min(max(round(value), int(info.min)), int(info.max))

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pansharpen_cli.errors import ModelError
+from pansharpen_cli.errors import DeviceError, ModelError
 from pansharpen_cli.interpolation import Polyphase, area_phase, polyphase
 
 log = logging.getLogger(__name__)
@@ -183,17 +182,26 @@ def _on_gpu(image: Tensor) -> ModuleType | None:
 
 @cache
 def _kernels(gpu: torch.device) -> ModuleType | None:
-    """None without Triton or a C compiler for it, or where the cores know no TF32."""
-    if torch.version.hip or torch.cuda.get_device_capability(gpu) < (8, 0) or find_spec("triton") is None:
+    try:
+        return gpu_kernels(gpu)
+    except DeviceError as error:
+        log.warning("%s: torch's slower ones serve", error)
         return None
+
+
+def gpu_kernels(gpu: torch.device) -> ModuleType:
+    """The module `kernels`, after one of them has run on `gpu`. Raises DeviceError with the reason if none can."""
+    capability = torch.cuda.get_device_capability(gpu)
+    if torch.version.hip or capability < (8, 0):
+        raise DeviceError(f"our kernels for a GPU need the tensor cores of Ampere or newer, not {capability}")
     try:
         kernels = import_module("pansharpen_cli.networks.kernels")
         kernels.convolve(torch.zeros(1, 1, 1, 1, device=gpu), torch.zeros(1, 1, 1, 1, device=gpu), None, 0)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever a compiler may say
-        log.warning("the kernels for a GPU cannot be compiled here, torch's slower ones serve: %s", error)
-        return None
+    except Exception as error:  # whatever Triton and a compiler may say
+        reason = str(error).strip().partition("\n")[0]
+        raise DeviceError(f"our kernels for a GPU cannot be compiled here ({reason})") from error
     return kernels
 
 
