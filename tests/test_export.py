@@ -117,6 +117,13 @@ def test_cells_that_are_cut_off(tmp_path):
         assert np.allclose(found, truth, rtol=0, atol=1e-6), (rows, cols)
 
 
+def test_filters_of_several_guides(tmp_path):
+    """`export` itself looks whether other sizes and batches are free."""
+    options = {"channels": 4, "layers": 1, "modulated": True}
+    model = random_model(tmp_path / "model", "premix-b-per-band", bands=(), ratio=2, **options)
+    export_model(model, tmp_path / "model.onnx", bands=2)
+
+
 def test_what_the_network_declares_rides_along(tiny):
     _, file = tiny
     read = OnnxFile.read(file.path)

@@ -324,7 +324,8 @@ class PredictiveFilter(nn.Module):
         loops = compiled_for(kernels)
         if loops is not None:
             return loops.filter_pixels(padded, kernels, self.size)  # type: ignore[no-any-return]
-        kernels = kernels.view(len(kernels), -1, self.size**2, *kernels.shape[2:])
+        count, channels, rows, cols = kernels.shape
+        kernels = kernels.view(count, channels // self.size**2, self.size**2, rows, cols)
         return filter_adaptively(neighbours(padded, self.size), kernels.unbind(2))
 
 
