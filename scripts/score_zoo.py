@@ -92,11 +92,12 @@ def main() -> None:
     arguments = parser.parse_args()
     known: dict[str, Table] = {}
     for panel in PANELS:
-        methods = [name for name in arguments.only if fits(zoo.find(name), panel)]
-        old = on_cards(panel.title) if arguments.only else {}
-        new = judge(panel, arguments.data, methods or ["all"]) if methods or not arguments.only else {}
-        known[panel.title] = old | new
-        print(panel.title, new if arguments.only else min((v["ergas"], n) for n, v in new.items()), flush=True)
+        methods = [name for name in arguments.only if fits(zoo.find(name), panel)] if arguments.only else ["all"]
+        table = on_cards(panel.title) if arguments.only else {}
+        if methods:
+            table |= judge(panel, arguments.data, methods)
+        known[panel.title] = table
+        print(panel.title, min((scores["ergas"], name) for name, scores in table.items()), flush=True)
     for model in zoo.models():
         write(model, known)
 

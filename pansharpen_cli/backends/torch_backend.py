@@ -56,7 +56,8 @@ class TorchBackend:
             memory.keep()
         if threads:
             torch.set_num_threads(threads)
-        self.at_once = min(torch.get_num_threads(), MOST_AT_ONCE) if on_cpu else ON_A_GPU
+        on_cuda = ON_A_GPU if where.type == "cuda" else 1
+        self.at_once = min(torch.get_num_threads(), MOST_AT_ONCE) if on_cpu else on_cuda
         self._network = network.to(where).eval()
         self._where = where
         self.statistics: SceneStatistics = {}
@@ -110,8 +111,9 @@ class TorchBackend:
 
     def _whole(self, pan: Float32, ms: Float32) -> Float32:
         images = [torch.from_numpy(image)[None] for image in (pan, ms)]
-        if self._where.type == "cpu":
-            hrms: Float32 = self._network(*images, self.statistics)[0].numpy()
+        if self._where.type != "cuda":
+            images = [image.to(self._where) for image in images]
+            hrms: Float32 = self._network(*images, self.statistics)[0].cpu().numpy()
             return hrms
         # a stream of its own, and memory that the GPU itself can reach: other tiles are computed meanwhile
         stream = _stream(self._where)

@@ -170,10 +170,13 @@ def filter_adaptively(values: Iterable[Tensor], taps: Iterable[Tensor]) -> Tenso
 
 
 def compiled_for(image: Tensor) -> ModuleType | None:
-    """`loops` or, on a GPU, `kernels`, if `image` is of single precision and nobody asks how the result came."""
+    """`loops` on a CPU, `kernels` on a GPU of CUDA, if `image` is of single precision and nobody asks how the result
+    came."""
     if image.dtype != torch.float32 or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
-    return _kernels(image.device) if image.is_cuda else import_module("pansharpen_cli.networks.loops")
+    if image.is_cuda:
+        return _kernels(image.device)
+    return import_module("pansharpen_cli.networks.loops") if image.device.type == "cpu" else None
 
 
 def _on_gpu(image: Tensor) -> ModuleType | None:
