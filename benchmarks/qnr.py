@@ -26,8 +26,13 @@ import rasterio
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-BANDS, RATIO, BLOCK = 4, 4, 512
-NAMES = ("blue", "green", "red", "nir")
+RATIO, BLOCK = 4, 512
+NAMES = {
+    4: ("blue", "green", "red", "nir"),
+    8: ("coastal", "blue", "green", "yellow", "red", "rededge", "nir", "nir2"),
+}
+LEVELS = {4: (420, 510, 460, 900), 8: (380, 420, 510, 500, 460, 700, 900, 850)}
+"""Bands by their number, and the mean DN of each."""
 PERIOD = 1024
 """Pixels after which the texture repeats: far more than a codec looks back."""
 
@@ -50,17 +55,17 @@ def texture(seed: int) -> npt.NDArray[np.float32]:
     return np.asarray(image / image.std(), dtype=np.float32)
 
 
-def make(folder: Path, size: int) -> list[Path]:
+def make(folder: Path, size: int, bands: int = 4) -> list[Path]:
     """product.tif, pan.tif and ms.tif of size x size PAN pixels."""
-    paths = [folder / f"{name}_{size}.tif" for name in ("product", "pan", "ms")]
+    paths = [folder / f"{name}_{size}{'' if bands == 4 else f'x{bands}'}.tif" for name in ("product", "pan", "ms")]
     if all(path.exists() for path in paths):
         return paths
     folder.mkdir(parents=True, exist_ok=True)
     common, noise = texture(0), np.random.default_rng(9)
-    own = np.stack([texture(1 + band) for band in range(BANDS)])
-    level = np.array([420, 510, 460, 900], np.float32)[:, None, None]
+    own = np.stack([texture(1 + band) for band in range(bands)])
+    level = np.array(LEVELS[bands], np.float32)[:, None, None]
     hrms = level * (1 + 0.25 * common + 0.1 * own).clip(0.1)
-    ms = hrms.reshape(BANDS, PERIOD // RATIO, RATIO, PERIOD // RATIO, RATIO).mean(axis=(2, 4))
+    ms = hrms.reshape(bands, PERIOD // RATIO, RATIO, PERIOD // RATIO, RATIO).mean(axis=(2, 4))
     images = [hrms + noise.normal(0, 8, hrms.shape), hrms.mean(axis=0, keepdims=True), ms]
     tags = {"PAN": paths[1].name, "MS": json.dumps([paths[2].name]), "RATIO": str(RATIO), "SENSOR": "QB"}
     for path, image, pixel in zip(paths, images, (1, 1, RATIO), strict=True):
@@ -79,8 +84,8 @@ def write(path: Path, image: npt.NDArray[np.uint16], size: int, pixel: float, ta
             (top, bottom), (left, right) = window.toranges()
             rows, cols = np.arange(top, bottom) % image.shape[1], np.arange(left, right) % image.shape[2]
             file.write(image[:, rows[:, None], cols], window=Window(left, top, right - left, bottom - top))
-        if len(image) == BANDS:
-            file.descriptions = NAMES
+        if len(image) in NAMES:
+            file.descriptions = NAMES[len(image)]
         file.update_tags(ns="PANSHARPEN", **tags)
 
 
@@ -124,7 +129,7 @@ def main() -> None:
         cores, memory = statistics.median(one.cores for one in runs), max(one.memory for one in runs) - floor
         print(f"{name:14} {speed:30} {cores:6.1f} s of cores {memory:6.0f} MiB")
 
-    print(f"{arguments.size} x {arguments.size} x {BANDS} uint16; memory above {floor:.0f} MiB of the interpreter")
+    print(f"{arguments.size} x {arguments.size} x 4 uint16; memory above {floor:.0f} MiB of the interpreter")
     report("reading only", [run("-c", READ, *paths) for _ in range(arguments.repeat)])
     for threads in arguments.threads:
         command = ["-m", "pansharpen_cli", "qnr", paths[0], "--json", "-q", "-j", str(threads)]

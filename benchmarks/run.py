@@ -1,14 +1,14 @@
 """How long `pansharpen run` takes from files to product, beside writing that product alone and beside GDAL.
 
     python benchmarks/run.py FOLDER [--sizes 4096 8192 16384] [--models exp brovey gsa mtf-glp-fs] [--repeat 3]
-        [--threads 2] [--coregister auto] [--overviews] [--json FILE]
+        [--bands 4] [--threads 2] [--coregister auto] [--overviews] [--device cpu] [--json FILE]
 
-makes scenes of 4 bands (see qnr.py) in FOLDER unless they are there. All ways take turns, each in a fresh process, with
-the same creation options: ZSTD, predictor 2, blocks of 512 pixels, no overviews. `write` reads a product block by block
-and writes it; `gdal` is gdal_pansharpen.py (weighted Brovey, cubic). With --overviews `run` and `write` make them,
-which GDAL does not. Printed are the medians of wall seconds and of the seconds all cores worked (wall time on a busy
-machine says little), their ratios to `write` and GDAL, the peak memory, and the exponent with which both grow with the
-pixels.
+makes scenes of 4 or 8 bands (see qnr.py) in FOLDER unless they are there. All ways take turns, each in a fresh process,
+with the same creation options: ZSTD, predictor 2, blocks of 512 pixels, no overviews. `write` reads a product block by
+block and writes it; `gdal` is gdal_pansharpen.py (weighted Brovey, cubic). With --overviews `run` and `write` make
+them, which GDAL does not. Printed are the medians of wall seconds and of the seconds all cores worked (wall time on a
+busy machine says little), their ratios to `write` and GDAL, the peak memory, and the exponent with which both grow with
+the pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from math import log
 from pathlib import Path
 
-from qnr import make
+from qnr import NAMES, make
 
 MODELS = ("exp", "brovey", "gsa", "mtf-glp-fs")
 GDAL = "gdal_pansharpen.py"
@@ -68,23 +68,21 @@ def run(command: Sequence[str | Path]) -> Run:
     return Run(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def ways(
-    folder: Path, size: int, models: Sequence[str], threads: int, coregister: str, overviews: bool
-) -> dict[str, list[str | Path]]:
+def ways(size: int, options: argparse.Namespace) -> dict[str, list[str | Path]]:
     """The commands to compare, by name; each writes the same file."""
-    product, pan, ms = make(folder, size)
-    output = folder / "output.tif"
-    write = [sys.executable, "-c", WRITE, product, output, str(threads), "yes" if overviews else "no"]
+    product, pan, ms = make(options.folder, size, options.bands)
+    output, threads = options.folder / "output.tif", options.threads
+    write = [sys.executable, "-c", WRITE, product, output, str(threads), "yes" if options.overviews else "no"]
     commands = {"write": write}
     gdal = shutil.which(GDAL)
     if gdal:  # a file of the system's Python, not of this one
-        creation = ("TILED=YES", "BLOCKXSIZE=512", "BLOCKYSIZE=512", "COMPRESS=ZSTD", "PREDICTOR=2", "BIGTIFF=IF_SAFER")
-        options = [part for option in (*creation, f"NUM_THREADS={threads}") for part in ("-co", option)]
-        commands["gdal"] = [gdal, "-q", "-threads", str(threads), "-r", "cubic", *options, pan, ms, output]
+        creation = ["TILED=YES", "BLOCKXSIZE=512", "BLOCKYSIZE=512", "COMPRESS=ZSTD", "PREDICTOR=2", "BIGTIFF=IF_SAFER"]
+        creation = [part for option in (*creation, f"NUM_THREADS={threads}") for part in ("-co", option)]
+        commands["gdal"] = [gdal, "-q", "-threads", str(threads), "-r", "cubic", *creation, pan, ms, output]
     ours = [sys.executable, "-m", "pansharpen_cli", "run", pan, ms, "-o", output, "--overwrite", "-q"]
-    ours += ["-j", str(threads), "--coregister", coregister, "--co", "COMPRESS=ZSTD"]
-    ours += [] if overviews else ["--co", "OVERVIEWS=NONE"]
-    return commands | {model: [*ours, "--model", model] for model in models}
+    ours += ["-j", str(threads), "--coregister", options.coregister, "--device", options.device]
+    ours += ["--co", "COMPRESS=ZSTD", *([] if options.overviews else ["--co", "OVERVIEWS=NONE"])]
+    return commands | {model: [*ours, "--model", model] for model in options.models}
 
 
 def measure(folder: Path, commands: dict[str, list[str | Path]], repeat: int) -> dict[str, Run]:
@@ -104,9 +102,9 @@ def measure(folder: Path, commands: dict[str, list[str | Path]], repeat: int) ->
     }
 
 
-def show(size: int, medians: dict[str, Run]) -> None:
+def show(size: int, bands: int, medians: dict[str, Run]) -> None:
     """One line for each way."""
-    print(f"\n{size} x {size} x 4, uint16      s   MPix/s   s of cores   MiB   wall (cores) to write, gdal")
+    print(f"\n{size} x {size} x {bands}, uint16      s   MPix/s   s of cores   MiB   wall (cores) to write, gdal")
     for name, one in medians.items():
         others = [medians[other] for other in ("write", "gdal") if other in medians]
         ratios = "  ".join(f"{one.wall / other.wall:5.2f} ({one.cores / other.cores:.2f})" for other in others)
@@ -131,18 +129,17 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[4096, 8192, 16384], help="PAN pixels a side")
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--bands", type=int, choices=NAMES, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--coregister", default="auto")
     parser.add_argument("--overviews", action="store_true")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = {}
     for size in arguments.sizes:
-        commands = ways(
-            arguments.folder, size, arguments.models, arguments.threads, arguments.coregister, arguments.overviews
-        )
-        results[size] = measure(arguments.folder, commands, arguments.repeat)
-        show(size, results[size])
+        results[size] = measure(arguments.folder, ways(size, arguments), arguments.repeat)
+        show(size, arguments.bands, results[size])
     (arguments.folder / "output.tif").unlink(missing_ok=True)
     growth = exponents(results) if len(results) > 1 else {}
     for name, (wall, cores) in growth.items():

@@ -12,7 +12,7 @@ from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.fusionnet import DMAFusionNet, FusionNet
 from pansharpen_cli.networks.lagnet import DMALAGNet, LAGNet
 from pansharpen_cli.networks.network import Network
-from pansharpen_cli.networks.per_band import PerBandADKNet, PerBandPreMixB
+from pansharpen_cli.networks.per_band import PerBandADKNet, PerBandDMANet, PerBandPreMixB
 from pansharpen_cli.networks.premix import PreMixB, PreMixH
 
 NETWORKS: dict[str, type[Network]] = {
@@ -26,6 +26,7 @@ NETWORKS: dict[str, type[Network]] = {
     "dma-lagnet": DMALAGNet,
     "adknet-per-band": PerBandADKNet,
     "premix-b-per-band": PerBandPreMixB,
+    "dmanet-per-band": PerBandDMANet,
 }
 
 

@@ -24,6 +24,8 @@ ALPHA = 2.0
 SLOPE = 0.01
 """Of every LeakyReLU here (torch's default)."""
 DROPOUT = 0.3
+TINY = 1e-9
+"""Added to the width of a transition: where all pixels are alike there is none."""
 PAIRS = 2
 """Coefficient/navigator pairs of each low-rank kernel."""
 
@@ -114,14 +116,22 @@ class Gates(nn.Module):
 class DMAConv(nn.Module):
     """Dual mask-adaptive 3x3 convolution: x (N, Ci, H, W) -> (N, Co, H, W), zero padding.
 
-    Its global values are called `name`.threshold, (N, 1), and `name`.mean, (N, Ci).
+    As in the paper a pixel is compact or focused, and rounding may decide which; with a `transition` it passes from the
+    one to the other within so many standard deviations above the threshold, so that rounding changes next to nothing.
+    Its global values are called `name`.threshold, (N, 1), `name`.mean, (N, Ci), and with a transition
+    `name`.deviation, (N, 1).
     """
 
-    def __init__(self, channels_in: int, channels_out: int, name: str, *, variant: VariantName = "official") -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, name: str, *, variant: VariantName = "official",
+        transition: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         if variant not in VARIANTS:
             raise ValueError(f"variant is one of {', '.join(VARIANTS)}, not {variant!r}")
-        self.name = name
+        if transition < 0:
+            raise ValueError(f"a transition is at least 0 standard deviations wide, not {transition}")
+        self.name, self.transition = name, transition
         self.variant = VARIANTS[variant]
         hidden = channels_in // 2
         self.mask = SteadyConv2d(channels_in, channels_in, 3, padding=1, slope=self.variant.mask_slope)
@@ -149,18 +159,25 @@ class DMAConv(nn.Module):
         soft = torch.sigmoid(self.mask(x))
         # A comparison decides a pixel's kernel: half precision would make it a matter of rounding.
         activity = soft.mean(1, keepdim=True, dtype=torch.promote_types(soft.dtype, torch.float32))
-        threshold = pooling(f"{self.name}.threshold", _threshold, activity.detach())
-        focused = activity > threshold[:, :, None, None]
+        focus = self._focus(activity, pooling)
         masked = x * soft
-        mean = pooling(f"{self.name}.mean", _masked_mean, masked, (~focused).to(masked.dtype))
+        mean = pooling(f"{self.name}.mean", _masked_mean, masked, (1 - focus).to(masked.dtype))
         padded = F.pad(masked, (1, 1, 1, 1))
         out = self._compact(padded, mean.to(masked.dtype))
-        self._focus(out, padded, focused, activity)
+        self._overwrite(out, padded, focus, activity)
         *first, last = self.bias_map
         for layer in first:
             x = layer(x)
         result: Tensor = last(x, out)
         return result
+
+    def _focus(self, activity: Tensor, pooling: Pooling) -> Tensor:
+        """How far each pixel is focused, (N, 1, H, W): 0 is compact."""
+        threshold = pooling(f"{self.name}.threshold", _threshold, activity.detach())[:, :, None, None]
+        if not self.transition:
+            return (activity > threshold).to(activity.dtype)
+        deviation = pooling(f"{self.name}.deviation", _deviation, activity.detach())[:, :, None, None]
+        return ((activity - threshold) / (self.transition * deviation + TINY)).clamp(0, 1)
 
     def _compact(self, padded: Tensor, mean: Tensor) -> Tensor:
         """All pixels of the padded X' (N, Ci, H + 2, W + 2) by the kernel that `mean` modulates (eq. 10, W0')."""
@@ -170,9 +187,9 @@ class DMAConv(nn.Module):
         kernels = (self.variant.weight_gain * weight * gates).view(*gates.shape[:3], 3, 3)
         return _convolve(padded, kernels, self.variant.bias_gain * bias)
 
-    def _focus(self, out: Tensor, padded: Tensor, focused: Tensor, activity: Tensor) -> None:
-        """Overwrite the `focused` pixels of `out` by kernels that each pixel modulates itself (eq. 10, W1')."""
-        image, row, col = focused[:, 0].nonzero(as_tuple=True)
+    def _overwrite(self, out: Tensor, padded: Tensor, focus: Tensor, activity: Tensor) -> None:
+        """The focused pixels of `out`, by kernels that each pixel modulates itself (eq. 10, W1')."""
+        image, row, col = focus[:, 0].nonzero(as_tuple=True)
         tap = torch.arange(3, device=out.device)
         channels_last = padded.permute(0, 2, 3, 1)
         patches = channels_last[image[:, None, None], row[:, None, None] + tap[:, None], col[:, None, None] + tap]
@@ -187,7 +204,9 @@ class DMAConv(nn.Module):
         values = values + (bias * gate_out if self.variant.gates_bias else bias)
 
         pixels = out.permute(0, 2, 3, 1)
-        if self.variant.straight_through:  # O = m O1 + (1 - m) O0 with dm/d(activity) = 1 and the threshold constant
+        if self.transition:
+            values = torch.lerp(pixels[image, row, col], values, focus[image, :, row, col].to(values.dtype))
+        elif self.variant.straight_through:  # O = m O1 + (1 - m) O0 with dm/d(activity) = 1, the threshold constant
             step = activity[image, :, row, col]
             values = values + (step - step.detach()) * (values - pixels[image, row, col]).detach()
         pixels[image, row, col] = values.to(out.dtype)
@@ -196,10 +215,13 @@ class DMAConv(nn.Module):
 class DMABlock(nn.Module):
     """Residual block x + DMAConv(LeakyReLU(DMAConv(x))), (N, width, H, W) -> the same."""
 
-    def __init__(self, width: int, name: str, *, variant: VariantName = "official") -> None:
+    def __init__(
+        self, width: int, name: str, *, variant: VariantName = "official", transition: float = 0.0
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.conv1 = DMAConv(width, width, f"{name}.conv1", variant=variant)
-        self.conv2 = DMAConv(width, width, f"{name}.conv2", variant=variant)
+        self.conv1, self.conv2 = (
+            DMAConv(width, width, f"{name}.conv{i}", variant=variant, transition=transition) for i in (1, 2)
+        )
 
     def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
         details: Tensor = self.conv2(F.leaky_relu(self.conv1(x, pooling), SLOPE), pooling)
@@ -255,9 +277,13 @@ def _uniform(fan_in: int, *shape: int) -> nn.Parameter:
 
 
 def _threshold(activity: Tensor) -> Tensor:
-    """Mean + ALPHA standard deviations (unbiased; 0 for a single pixel) of (N, 1, P), as (N, 1)."""
-    correction = min(1, activity.shape[2] - 1)
-    return activity.mean(2) + ALPHA * activity.std(2, correction=correction)
+    """Mean + ALPHA standard deviations of (N, 1, P), as (N, 1)."""
+    return activity.mean(2) + ALPHA * _deviation(activity)
+
+
+def _deviation(activity: Tensor) -> Tensor:
+    """Unbiased standard deviation of (N, 1, P), as (N, 1); 0 of a single pixel."""
+    return activity.std(2, correction=min(1, activity.shape[2] - 1))
 
 
 def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -60,23 +60,31 @@ class DMANet(DetailNetwork):
         *,
         widths: tuple[int, int, int] = (32, 64, 128),
         variant: VariantName = "official",
+        transition: float = 0.0,
         interpolation: str = "bicubic",
         phase: float | None = None,
+        guide_bands: int = 1,
+        skip: bool = True,
     ) -> None:
-        """`widths`: channels at the size of the PAN, at half and at a quarter of it."""
+        """`widths`: channels at the size of the PAN, at half and at a quarter of it; `guide_bands`: those of the PAN;
+        `skip`: the details are added to EXP, else they are all there is; `transition` as in `DMAConv`."""
         super().__init__(bands, ratio, interpolation, phase)
         full, half, quarter = widths
-        self.head = SteadyConv2d(bands + 1, full, 3, padding=1)
-        self.block1 = DMABlock(full, "block1", variant=variant)
+        self.skip = skip
+        self.head = SteadyConv2d(bands + guide_bands, full, 3, padding=1)
+        self.block1 = DMABlock(full, "block1", variant=variant, transition=transition)
         self.down1 = Down(full, half)
-        self.block2 = DMABlock(half, "block2", variant=variant)
+        self.block2 = DMABlock(half, "block2", variant=variant, transition=transition)
         self.down2 = Down(half, quarter)
-        self.block3 = DMABlock(quarter, "block3", variant=variant)
+        self.block3 = DMABlock(quarter, "block3", variant=variant, transition=transition)
         self.up1 = Up(quarter, half)
-        self.block4 = DMABlock(half, "block4", variant=variant)
+        self.block4 = DMABlock(half, "block4", variant=variant, transition=transition)
         self.up2 = Up(half, full)
-        self.block5 = DMABlock(full, "block5", variant=variant)
+        self.block5 = DMABlock(full, "block5", variant=variant, transition=transition)
         self.tail = SteadyConv2d(full, bands, 3, padding=1)
+
+    def sharpen(self, pan: Tensor, exp: Tensor, pooling: Pooling) -> Tensor:
+        return super().sharpen(pan, exp, pooling) if self.skip else self.details(pan, exp, pooling)
 
     def details(self, pan: Tensor, exp: Tensor, pooling: Pooling) -> Tensor:
         rows, cols = pan.shape[2:]

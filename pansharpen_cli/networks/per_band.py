@@ -6,6 +6,7 @@ and to any number of bands.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.networks.adknet import ADKNet
 from pansharpen_cli.networks.consistency import GAIN, Camera
+from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.layers import Upsample
 from pansharpen_cli.networks.network import Frozen, Jointly, Network, Pooling, Reduction
 from pansharpen_cli.networks.premix import PreMixB
@@ -26,12 +28,13 @@ class PerBand(Network):
     """
 
     one_band: ClassVar[type[Network]]
+    guided: ClassVar[Mapping[str, Any]] = {"guide_bands": 3}
+    """Its options where there is a modulation."""
 
     def __init__(self, bands: int, ratio: int = 4, *, modulated: bool = False, **options: Any) -> None:
         super().__init__()
         self.bands, self.ratio = bands, ratio
-        guide = {"guide_bands": 3} if modulated else {}
-        self.network = self.one_band(1, ratio, **guide, **options)
+        self.network = self.one_band(1, ratio, **(self.guided if modulated else {}), **options)
         self.modulation = Modulation(ratio) if modulated else None
         self.halo, self.multiple_of = self.network.halo, self.network.multiple_of
         self.alignment = self.network.alignment
@@ -53,8 +56,20 @@ class PerBand(Network):
     def _each_band(self, guide: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
         """The network on each band: `guide` (N * bands, guide bands, H, W), `ms` and the result (N, bands, ...)."""
         bands = ms.shape[1]
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling() and isinstance(pooling, Jointly | Frozen):
+            return self._one_by_one(guide.view(-1, bands, *guide.shape[1:]), ms, pooling)
         hrms = self.network.fuse(guide, ms.flatten(0, 1)[:, None], _EachBand(pooling, bands))
         return hrms.reshape(-1, bands, *hrms.shape[2:])
+
+    def _one_by_one(self, guide: Tensor, ms: Tensor, pooling: Jointly | Frozen) -> Tensor:
+        """The same in as much less memory as there are bands; `guide` (N, bands, guide bands, H, W)."""
+        poolings = [_band_of(pooling, band) for band in range(ms.shape[1])]
+        images = zip(guide.unbind(1), torch.split(ms, 1, dim=1), poolings, strict=True)
+        hrms = torch.cat([self.network.fuse(*image) for image in images], 1)
+        if isinstance(pooling, Jointly):
+            for name in poolings[0].statistics:
+                pooling.keep(name, torch.cat([own.statistics[name] for own in poolings]))
+        return hrms
 
 
 class Modulation(nn.Module):
@@ -130,6 +145,11 @@ class PerBandPreMixB(PerBand):
     one_band = PreMixB
 
 
+class PerBandDMANet(PerBand):
+    one_band = DMANet
+    guided: ClassVar[Mapping[str, Any]] = {"guide_bands": 3, "skip": False}
+
+
 class _EachBand(Pooling):
     """The global values of a batch in which every image stands once for each of its bands, bands next to each other.
 
@@ -147,6 +167,13 @@ class _EachBand(Pooling):
         else:
             return self.pooling(name, reduce, *maps)
         return values.repeat(maps[0].shape[0] // self.bands, 1)
+
+
+def _band_of(pooling: Jointly | Frozen, band: int) -> Jointly | Frozen:
+    """What a single band is asked for, or has of values with a row a band."""
+    if isinstance(pooling, Jointly):
+        return Jointly()
+    return Frozen({name: values[band : band + 1] for name, values in pooling.statistics.items()})
 
 
 def _once_a_band(image: Tensor, bands: int) -> Tensor:
