@@ -24,7 +24,7 @@ def as_in_the_papers(network: nn.Module) -> nn.Module:
         (adknet.ADKNet, "fuse", adknet_fuse),
         (PredictiveFilter, "_filter", predictive_filter),
         (DMAConv, "_compact", compact),
-        (DMAConv, "_focus", focus),
+        (DMAConv, "_overwrite", overwrite),
         (SteadyConv2d, "forward", convolution),
         (SteadyConvTranspose2d, "forward", nn.ConvTranspose2d.forward),
         (Doubling, "forward", nn.ConvTranspose2d.forward),
@@ -86,9 +86,9 @@ def compact(self: DMAConv, padded: Tensor, mean: Tensor) -> Tensor:
     return out.unflatten(2, (rows, cols))
 
 
-def focus(self: DMAConv, out: Tensor, padded: Tensor, focused: Tensor, activity: Tensor) -> None:
+def overwrite(self: DMAConv, out: Tensor, padded: Tensor, focus: Tensor, activity: Tensor) -> None:
     """The focused pixels with kernels of their own, (pixels, Co, Ci, 9) (eq. 10)."""
-    image, row, col = focused[:, 0].nonzero(as_tuple=True)
+    image, row, col = focus[:, 0].nonzero(as_tuple=True)
     rows, cols = out.shape[2:]
     unfolded = F.unfold(padded, 3).unflatten(1, (-1, 9))[image, :, :, row * cols + col]  # (pixels, Ci, 9)
     windows = F.conv2d(out.new_ones(1, 1, rows, cols), out.new_ones(1, 1, 3, 3), padding=1)[0, 0]

@@ -121,8 +121,6 @@ def sharpen(
     """
     began = time.perf_counter()
     _check_output(job)
-    if job.max_memory:
-        memory.share()
     with (
         Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene,
         Threads(1, "digest") as beside,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import numpy.typing as npt
 from affine import Affine
 
 from pansharpen_cli.benchmark import Sample
-from pansharpen_cli.canvas import SceneCanvas
+from pansharpen_cli.canvas import ArrayCanvas, Canvas, SceneCanvas
 from pansharpen_cli.coregistration import Choice, measure, to_apply
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.geogrid import Axis, GeoGrid, NestedAxis
+from pansharpen_cli.interpolation import sample
 from pansharpen_cli.modelspec import canonical_band
 from pansharpen_cli.mtf import Sensor
 from pansharpen_cli.registration import Shift
@@ -105,10 +107,12 @@ def from_truth(
     ratio: int,
     bands: Sequence[str] | None = None,
     name: str = "",
+    coregister: Choice = "off",
 ) -> ReducedScene:
     """A `pan` at reduced resolution and the `truth` on the same pixels, whole; the truth degraded by `ratio` is the MS.
 
-    Raises SceneError if the two are not on one grid.
+    If they are to be co-registered the PAN is moved: the truth stays as it is. Raises SceneError if the two are not on
+    one grid.
     """
     with closing(Raster(pan)) as sharp, closing(Raster(truth)) as exact:
         if len(sharp.indexes) != 1:
@@ -119,9 +123,13 @@ def from_truth(
         everywhere = slice(0, sharp.grid.height), slice(0, sharp.grid.width)
         (image, valid), (gt, known) = sharp.read(*everywhere), exact.read(*everywhere)
         _check_size(gt, ratio, truth)
-        reduced = reduce(
-            name or str(pan), image, gt[order], valid & known, ratio=ratio, sensor=sensor, band_names=names
+        make = partial(
+            reduce, name or str(pan), ms=gt[order], valid=valid & known, ratio=ratio, sensor=sensor, band_names=names
         )
+        reduced = make(pan=image)
+        shift = _shift(coregister, ArrayCanvas.of(reduced.pan, reduced.ms, reduced.valid), str(pan))
+        if any(shift):
+            reduced = make(pan=_moved(image, valid, shift))
         rows, cols = (slice(0, size) for size in reduced.valid.shape)
         return _usable(replace(reduced, grid=sharp.grid.crop(rows, cols)))
 
@@ -168,17 +176,29 @@ def _chosen(
 
 
 def _canvas(scene: Scene, coregister: Choice) -> SceneCanvas:
+    return SceneCanvas.of(scene, shift=_shift(coregister, SceneCanvas.of(scene), scene.pan.path))
+
+
+def _shift(coregister: Choice, canvas: Canvas, pan: str) -> tuple[float, float]:
+    """How far (dx, dy) the PAN lies off, as far as it is to be corrected; says so."""
     if coregister not in ("auto", "report"):
-        return SceneCanvas.of(scene, shift=to_apply(coregister, Shift(0, 0, 0, 0, 0)))
-    measured = measure(SceneCanvas.of(scene))
+        return to_apply(coregister, Shift(0, 0, 0, 0, 0))
+    measured = measure(canvas)
     applied = to_apply(coregister, measured)
     if coregister == "report" or any(applied):
         log.info(
             "%s lies (%.2f, %.2f) PAN pixels off its MS (confidence %.2f): %s",
-            scene.pan.path, measured.dx, measured.dy, measured.confidence,
-            "corrected" if any(applied) else "left as it is",
+            pan, measured.dx, measured.dy, measured.confidence, "corrected" if any(applied) else "left as it is",
         )  # fmt: skip
-    return SceneCanvas.of(scene, shift=applied)
+    return applied
+
+
+def _moved(
+    pan: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], shift: tuple[float, float]
+) -> npt.NDArray[np.float32]:
+    """`pan` (1, H, W) where its MS is, of which it lies `shift` (dx, dy) off."""
+    rows, cols = (np.arange(size) - away for size, away in zip(valid.shape, shift[::-1], strict=True))
+    return sample(pan, valid, rows, cols, "sinc").astype(np.float32)
 
 
 def _whole(canvas: SceneCanvas) -> Pixels:

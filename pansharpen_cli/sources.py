@@ -79,8 +79,9 @@ class Files:
         if terms.ratio is None:
             raise UsageError(f"{self.pan} has no MS; give one, or --ratio to make it of {self.reference}")
         return reduced.from_truth(
-            self.pan, self.reference, sensor=self.sensor, ratio=terms.ratio, bands=terms.bands, name=self.name
-        )
+            self.pan, self.reference, sensor=self.sensor, ratio=terms.ratio, bands=terms.bands, name=self.name,
+            coregister=terms.coregister or "off",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,10 @@ train adknet-per-band x4 -O channels=32 -O layers=5 -O modulated=true
 train adknet-per-band x2 -O channels=32 -O layers=5 -O modulated=true
 train premix-b-per-band x4 -O channels=48 -O layers=3 -O modulated=true
 train premix-b-per-band x2 -O modulated=true
+for set in x4 x2; do train dmanet-per-band "$set" -O modulated=true -O transition=0.5 -O 'widths=[16,32,64]'; done
 for set in bgrn-x4 ms6-x2 rgb-x2; do
-  for network in dmanet premix-h adknet premix-b; do train "$network" "$set"; done
+  train dmanet "$set" -O transition=1
+  for network in premix-h adknet premix-b; do train "$network" "$set"; done
 done
 failed=0
 for job in $(jobs -p); do wait "$job" || failed=$((failed + 1)); done

@@ -9,6 +9,8 @@ from pansharpen_cli.networks.dmaconv import DMAConv, InputNavigators, OutputNavi
 from pansharpen_cli.networks.network import Frozen, Jointly, PerImage
 
 VARIANTS = ["official", "paper"]
+HALF = 0.5
+"""By so much less are activities and thresholds than the paper's."""
 
 
 class Routing(PerImage):
@@ -21,7 +23,7 @@ class Routing(PerImage):
     def __call__(self, name, reduce, *maps):
         value = super().__call__(name, reduce, *maps)
         if self.threshold is not None and name.endswith("threshold"):
-            value = torch.full_like(value, self.threshold)
+            value = torch.full_like(value, self.threshold - HALF)
         self.maps[name], self.values[name] = maps, value
         return value
 
@@ -84,10 +86,10 @@ def test_matches_the_official_operator(golden, case):
     compact = routing.maps["op.mean"][1]
     assert torch.equal(1 - compact, tensors[f"mid.{case}.mask_hard"])
     torch.testing.assert_close(
-        routing.values["op.threshold"][:, 0], tensors[f"mid.{case}.threshold"], rtol=0, atol=1e-6
+        routing.values["op.threshold"][:, 0] + HALF, tensors[f"mid.{case}.threshold"], rtol=0, atol=1e-6
     )
     activity = tensors[f"mid.{case}.mask_soft"].mean(1, keepdim=True)
-    torch.testing.assert_close(routing.maps["op.threshold"][0], activity, rtol=0, atol=1e-6)
+    torch.testing.assert_close(routing.maps["op.threshold"][0] + HALF, activity, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("channels", "count"), [(32, 46_946), (64, 183_474), (128, 725_330)])
@@ -216,3 +218,44 @@ def test_low_rank_kernels_are_two_convolutions_in_a_row():
 def test_refuses_an_unknown_variant():
     with pytest.raises(ValueError, match="official, paper"):
         DMAConv(4, 4, "op", variant="final")
+
+
+def test_a_transition_has_no_step():
+    """Compact at the threshold, focused from its end on, and in between a mixture of the two."""
+    torch.manual_seed(0)
+    hard = operator(6, 6, "official")
+    soft = DMAConv(6, 6, "op", transition=1.0).double().eval()
+    soft.load_state_dict(hard.state_dict())
+    x = features(1, 6, 24, 28)
+    with torch.no_grad():
+        routing = Routing()
+        found = soft(x, routing)
+        activity, threshold, deviation = (routing.maps["op.threshold"][0], *(
+            routing.values[f"op.{name}"][..., None, None] for name in ("threshold", "deviation")
+        ))  # fmt: skip
+        mean = Frozen({"op.mean": routing.values["op.mean"], "op.threshold": torch.full((1, 1), float("inf"))})
+        compact = hard(x, mean)
+        mean.statistics["op.threshold"] = torch.full((1, 1), -float("inf"))
+        focused = hard(x, mean)
+    part = ((activity - threshold) / deviation).clamp(0, 1)
+    assert ((part > 0) & (part < 1)).any()
+    assert (part == 0).any()
+    torch.testing.assert_close(found, compact + part * (focused - compact))
+
+
+@pytest.mark.parametrize("transition", [0.0, 1.0])
+def test_with_a_transition_rounding_decides_nothing(transition):
+    """A pixel on the threshold itself, moved by less than single precision can tell."""
+    op = DMAConv(4, 4, "op", transition=transition).eval()
+    x = features(1, 4, 20, 20).float()
+    routing = Routing()
+    with torch.no_grad():
+        op(x, routing)
+        frozen = {name: value.clone() for name, value in routing.values.items()}
+        activity = routing.maps["op.threshold"][0].flatten()
+        frozen["op.threshold"][:] = activity.sort().values[-9]
+        on_it = op(x, Frozen(frozen))
+        frozen["op.threshold"] -= 1e-8
+        below = op(x, Frozen(frozen))
+    step = (on_it - below).abs().max()
+    assert step < 1e-5 if transition else step > 1e-3

@@ -221,6 +221,16 @@ def test_a_truth_beside_the_pair(data: Path, tmp_path: Path, compare):
     assert means(answer, "exp")["RMSE"] > 10
 
 
+def test_a_pan_is_moved_to_its_truth(data: Path, compare):
+    """This one lies half a pixel off in both directions."""
+    files = data / "rr_qb/03/pan.tif", "--reference", data / "rr_qb/03/gt.tif", "--ratio", 4, "--sensor", "QB"
+    method = "-m", "mtf-glp-hpm-h", "--metrics", "ERGAS"
+    left, moved = (
+        means(compare(*files, *method, *more), "mtf-glp-hpm-h")["ERGAS"] for more in ((), ("--coregister", "auto"))
+    )
+    assert moved < 0.8 * left
+
+
 def test_the_bands_of_a_truth_have_names(data: Path, tmp_path: Path, compare):
     """They may stand in another order, and be more than are wanted."""
     folder = data / "rr_qb/00"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pansharpen_cli.networks import loops
-from pansharpen_cli.networks.layers import SteadyConvTranspose2d
+from pansharpen_cli.networks.layers import SteadyConv2d, SteadyConvTranspose2d
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -46,6 +46,17 @@ def test_convolution_of_some_channels(kernels):
     part, weight = image[:, 18:27], noise(9, 9, 3, 3)
     exact = F.conv2d(part.double(), weight.double(), padding=1)
     assert (kernels.convolve(part, weight, None, 1) - exact).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("groups", [2, 12])
+def test_convolution_in_groups(kernels, groups):
+    """As an ordinary one, whose weight between groups is zero."""
+    torch.manual_seed(0)
+    layer = SteadyConv2d(12, 12, 3, padding=1, groups=groups).to(DEVICE)
+    image = noise(2, 12, 6, 7)
+    exact = F.conv2d(image.double(), layer.weight.double(), layer.bias.double(), padding=1, groups=groups)
+    with torch.inference_mode():
+        assert (kernels.convolve(image, layer.ungrouped(), layer.bias, 1) - exact).abs().max() < 3e-6
 
 
 @pytest.mark.parametrize("each", [True, False])

@@ -41,7 +41,7 @@ SMALL = {
 """Options that keep the tests short; widths are multiples of 8, as those of real models are."""
 
 THRESHOLDED = {"dmanet", "dmanet-per-band", "dma-fusionnet", "dma-lagnet"}
-"""A pixel on its threshold may go either way by rounding, and its surroundings with it; not if there is a transition."""
+"""A pixel on its threshold may go either way by rounding, and its surroundings with it, without a transition."""
 ON_THRESHOLD = 1e-6
 
 

@@ -1,8 +1,8 @@
 """DMAConv, the dual mask-adaptive convolution (arXiv 2512.08331), and the residual block made of it.
 
-A soft mask weighs the input; its mean over the channels says how active a pixel is. The few most active pixels are
-*focused*: each modulates the kernel by its own gates. All the others are *compact*: they share one kernel, modulated
-by their mean. A bias map from the unmasked input is added to both.
+A soft mask weighs the input; its mean over the channels (here less 1/2) says how active a pixel is. The few most active
+pixels are *focused*: each modulates the kernel by its own gates. All the others are *compact*: they share one kernel,
+modulated by their mean. A bias map from the unmasked input is added to both.
 """
 
 from __future__ import annotations
@@ -156,11 +156,12 @@ class DMAConv(nn.Module):
         )
 
     def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
-        soft = torch.sigmoid(self.mask(x))
-        # A comparison decides a pixel's kernel: half precision would make it a matter of rounding.
-        activity = soft.mean(1, keepdim=True, dtype=torch.promote_types(soft.dtype, torch.float32))
+        # A comparison decides a pixel's kernel. Many masks are all but constant, 1/2: what they are less 1/2, which is
+        # sigmoid(x) - 1/2 = tanh(x / 2) / 2, has more digits, and half precision would have too few.
+        half = torch.tanh(self.mask(x) / 2) / 2
+        activity = half.mean(1, keepdim=True, dtype=torch.promote_types(half.dtype, torch.float32))
         focus = self._focus(activity, pooling)
-        masked = x * soft
+        masked = x * (half + 0.5)
         mean = pooling(f"{self.name}.mean", _masked_mean, masked, (1 - focus).to(masked.dtype))
         padded = F.pad(masked, (1, 1, 1, 1))
         out = self._compact(padded, mean.to(masked.dtype))

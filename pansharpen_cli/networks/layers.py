@@ -81,14 +81,30 @@ class SteadyConv2d(nn.Conv2d):
 
     def forward(self, image: Tensor, added: Tensor | None = None) -> Tensor:
         """`added`, if given, is added to the result."""
-        if self.groups == 1 and (kernels := _on_gpu(image)):
+        if kernels := _on_gpu(image):
             return kernels.convolve(  # type: ignore[no-any-return]
-                image, self.weight, self.bias, self.padding[0], stride=self.stride[0], slope=self.slope, added=added
+                image,
+                self.ungrouped(),
+                self.bias,
+                self.padding[0],
+                stride=self.stride[0],
+                slope=self.slope,
+                added=added,
             )
         out = _steadily(super().forward, image)
         if self.slope != 1:
             out = F.leaky_relu(out, self.slope) if self.slope else F.relu(out, inplace=True)
         return out if added is None else added + out
+
+    def ungrouped(self) -> Tensor:
+        """The weight of an ordinary convolution that does the same."""
+        if self.groups == 1:
+            return self.weight
+        outputs, inputs = self.out_channels // self.groups, self.in_channels // self.groups
+        weight = self.weight.new_zeros(self.groups, outputs, self.groups, inputs, *self.kernel_size)
+        group = torch.arange(self.groups, device=weight.device)
+        weight[group, :, group] = self.weight.view(self.groups, outputs, inputs, *self.kernel_size)
+        return weight.view(self.out_channels, self.in_channels, *self.kernel_size)
 
 
 class SteadyConvTranspose2d(nn.ConvTranspose2d):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from pansharpen_cli.coregistration import NOTICEABLE, TRUSTED
+from pansharpen_cli.coregistration import TRUSTED, is_noticeable
 from pansharpen_cli.metrics.streaming import Score
 from pansharpen_cli.report.gather import Made, Report
 from pansharpen_cli.report.indices import INDICES
@@ -126,7 +126,7 @@ def alignment_sentence(report: Report) -> str:
     if not shift.windows:
         return f"No window of {len(found.places)} shows how PAN and MS lie on each other: too little detail or data."
     verdict = "too uncertain to act on" if shift.confidence < TRUSTED else (
-        "too small to matter" if shift.length < NOTICEABLE else "worth correcting")  # fmt: skip
+        "worth correcting" if is_noticeable(shift) else "too small to matter")  # fmt: skip
     silent = f"; {found.silent} say nothing" if found.silent else ""
     return (
         f"The PAN lies {_aside(shift.dx, 'right', 'left')} and {_aside(shift.dy, 'down', 'up')} PAN pixels from where "
