@@ -4,7 +4,7 @@ resolution, and the samples of benchmark files."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -127,7 +127,7 @@ def from_truth(
             reduce, name or str(pan), ms=gt[order], valid=valid & known, ratio=ratio, sensor=sensor, band_names=names
         )
         reduced = make(pan=image)
-        shift = _shift(coregister, ArrayCanvas.of(reduced.pan, reduced.ms, reduced.valid), str(pan))
+        shift = _shift(coregister, lambda: ArrayCanvas.of(reduced.pan, reduced.ms, reduced.valid), str(pan))
         if any(shift):
             reduced = make(pan=_moved(image, valid, shift))
         rows, cols = (slice(0, size) for size in reduced.valid.shape)
@@ -176,14 +176,14 @@ def _chosen(
 
 
 def _canvas(scene: Scene, coregister: Choice) -> SceneCanvas:
-    return SceneCanvas.of(scene, shift=_shift(coregister, SceneCanvas.of(scene), scene.pan.path))
+    return SceneCanvas.of(scene, shift=_shift(coregister, lambda: SceneCanvas.of(scene), scene.pan.path))
 
 
-def _shift(coregister: Choice, canvas: Canvas, pan: str) -> tuple[float, float]:
-    """How far (dx, dy) the PAN lies off, as far as it is to be corrected; says so."""
+def _shift(coregister: Choice, canvas: Callable[[], Canvas], pan: str) -> tuple[float, float]:
+    """How far (dx, dy) the PAN lies off, as far as it is to be corrected; says so. On the `canvas` it is measured."""
     if coregister not in ("auto", "report"):
         return to_apply(coregister, Shift(0, 0, 0, 0, 0))
-    measured = measure(canvas)
+    measured = measure(canvas())
     applied = to_apply(coregister, measured)
     if coregister == "report" or any(applied):
         log.info(
