@@ -23,7 +23,8 @@ TRUSTED = 0.5
 """Confidence from which a measured shift is applied."""
 NOTICEABLE = 0.1
 """PAN pixels below which it is not, nor if the windows spread further: it would gain less than 0.2 % of ERGAS, and cost
-an interpolation."""
+an interpolation. Twice that if fewer than SEVERAL windows tell it."""
+SEVERAL = 4
 
 
 def parse(text: str) -> Choice:
@@ -64,4 +65,6 @@ def to_apply(choice: Choice, measured: Shift) -> tuple[float, float]:
 
 
 def is_noticeable(measured: Shift) -> bool:
-    return measured.length >= max(NOTICEABLE, measured.spread)
+    """Whether it is worth correcting, if it is true."""
+    least = NOTICEABLE if measured.windows >= SEVERAL else 2 * NOTICEABLE
+    return measured.length >= max(least, measured.spread)

@@ -315,6 +315,7 @@ def test_when_a_shift_is_applied(choice, expected: tuple[float, float]):
     "shift",
     [
         Shift(1.5, -2.0, 0.4, 0.1, 4), Shift(0.06, -0.06, 0.99, 0.02, 4), Shift(0.3, -0.2, 0.8, 0.4, 4),
+        Shift(0.1, -0.1, 0.99, 0.0, 1),
         Shift(0, 0, 0, 0, 0),
     ],
 )  # fmt: skip
