@@ -56,6 +56,7 @@ class PerBand(Network):
     def _each_band(self, guide: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
         """The network on each band: `guide` (N * bands, guide bands, H, W), `ms` and the result (N, bands, ...)."""
         bands = ms.shape[1]
+        # in training a batch is small, and an exported graph has no loop over bands
         if not torch.is_grad_enabled() and not torch.compiler.is_compiling() and isinstance(pooling, Jointly | Frozen):
             return self._one_by_one(guide.view(-1, bands, *guide.shape[1:]), ms, pooling)
         hrms = self.network.fuse(guide, ms.flatten(0, 1)[:, None], _EachBand(pooling, bands))
