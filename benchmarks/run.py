@@ -7,8 +7,8 @@ makes scenes of 4 or 8 bands (see qnr.py) in FOLDER unless they are there. All w
 with the same creation options: ZSTD, predictor 2, blocks of 512 pixels, no overviews. `write` reads a product block by
 block and writes it; `gdal` is gdal_pansharpen.py (weighted Brovey, cubic). With --overviews `run` and `write` make
 them, which GDAL does not. Printed are the medians of wall seconds and of the seconds all cores worked (wall time on a
-busy machine says little), their ratios to `write` and GDAL, the peak memory, and the exponent with which both grow with
-the pixels.
+busy machine says little), their ratios to `write` and GDAL, the peak memory, and, of several sizes, the exponent with
+which both grow with the pixels, beyond what a scene of 512 pixels takes: the start of a program does not grow.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from pathlib import Path
 from qnr import NAMES, make
 
 MODELS = ("exp", "brovey", "gsa", "mtf-glp-fs")
+START = 512
+"""PAN pixels a side of a scene that takes hardly longer than the start."""
 GDAL = "gdal_pansharpen.py"
 WRITE = """
 import sys, rasterio
@@ -112,13 +114,16 @@ def show(size: int, bands: int, medians: dict[str, Run]) -> None:
         print(f"{name:20} {speed} {one.memory:5.0f}   {ratios}", flush=True)
 
 
-def exponents(results: dict[int, dict[str, Run]]) -> dict[str, tuple[float, float]]:
-    """Of time over pixels, from the smallest to the largest scene: of wall and of core seconds."""
-    small, large = min(results), max(results)
-    growth = log((large / small) ** 2)
+def exponents(results: dict[int, dict[str, Run]], start: dict[str, Run]) -> dict[str, tuple[float, float]]:
+    """Of time over pixels, from the smallest to the largest scene, without the `start`: of wall and of core seconds."""
+    small, large = results[min(results)], results[max(results)]
+    growth = log((max(results) / min(results)) ** 2)
     return {
-        name: (log(one.wall / results[small][name].wall) / growth, log(one.cores / results[small][name].cores) / growth)
-        for name, one in results[large].items()
+        name: (
+            log((large[name].wall - one.wall) / (small[name].wall - one.wall)) / growth,
+            log((large[name].cores - one.cores) / (small[name].cores - one.cores)) / growth,
+        )
+        for name, one in start.items()
     }
 
 
@@ -140,8 +145,12 @@ def main() -> None:
     for size in arguments.sizes:
         results[size] = measure(arguments.folder, ways(size, arguments), arguments.repeat)
         show(size, arguments.bands, results[size])
+    growth = {}
+    if len(results) > 1:
+        start = measure(arguments.folder, ways(START, arguments), arguments.repeat)
+        show(START, arguments.bands, start)
+        growth = exponents(results, start)
     (arguments.folder / "output.tif").unlink(missing_ok=True)
-    growth = exponents(results) if len(results) > 1 else {}
     for name, (wall, cores) in growth.items():
         print(f"{name:20} grows as pixels ** {wall:.3f}, of core seconds {cores:.3f}")
     if arguments.json:

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 
 from pansharpen_cli import zoo
+from pansharpen_cli.classical import METHODS
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.method import choose
@@ -259,3 +260,10 @@ def test_auto_goes_by_scenes_that_all_were_judged_on_and_none_learned_from(model
     assert choose("auto", SimpleNamespace(band_names=BGRN, ratio=4, exact_ratio=4.0)).name == (
         "any" if known else "these"
     )
+
+
+def test_cards_compare_with_nothing_but_what_there_is():
+    known = {model.name for model in zoo.models()} | set(METHODS)
+    for model in zoo.models():
+        for table in (model.spec.scores, *model.spec.elsewhere.values()):
+            assert set(table) <= known, model.name

@@ -40,7 +40,7 @@ class Moments:
         for row in range(0, len(valid), _STRIP):
             rows = slice(row, row + _STRIP)
             keep = valid[rows].ravel()
-            stack = np.concatenate([layer[:, rows] for layer in layers])
+            stack = np.concatenate([layer[:, rows] for layer in layers], dtype=np.float64)
             vectors = stack.reshape(len(stack), keep.size)
             self.merge(Moments._of_vectors(vectors if keep.all() else vectors.compress(keep, axis=1)))
 

@@ -20,6 +20,7 @@ class Brovey(Method):
     title = "Brovey"
     citation = "Gillespie et al. 1987, Remote Sens. Environ. 22(3); Tu et al. 2001, Inf. Fusion 2(3)"
     precision = np.float32  # alike in every tile
+    precision_of_looks = np.float32  # means and deviations, which sums of double precision are made of
 
     def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
         return [self.camera.expand(ms.mean(axis=0, keepdims=True)), pan]
