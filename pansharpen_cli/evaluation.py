@@ -260,15 +260,30 @@ def sharpen(
     `order`: the scene's index of each band that the backend works on; `phase`: the one it was made for, if that may not
     be the scene's.
     """
+    return observing(scene, backend, radiometry, order, phase)()
+
+
+def observing(
+    scene: AnyScene,
+    backend: Backend,
+    radiometry: Radiometry | None,
+    order: tuple[int, ...] | None = None,
+    phase: float | None = None,
+) -> Callable[[], Float32]:
+    """Observe a scene once, to `sharpen` it as often as is asked for."""
     canvas = ArrayCanvas.of(scene.pan, _ms_on(scene, phase), scene.valid, backend.reach)
-    order = order or tuple(range(len(scene.band_names)))
+    bands = order or tuple(range(len(scene.band_names)))
     # the toolbox's methods wrap round the border, so they need the whole
     size = TILE if scene.geometry == "area" else max(canvas.rows.size, canvas.cols.size)
-    sharpener = Sharpener.observing(backend, radiometry, canvas, order, size)
-    hrms = np.empty((len(order), *scene.valid.shape), np.float32)
-    for pixels, core in sharpener.all(canvas, canvas.tiles(size, backend.reach)):
-        hrms[:, *pixels.tile.core] = core
-    return hrms
+    sharpener = Sharpener.observing(backend, radiometry, canvas, bands, size)
+
+    def product() -> Float32:
+        hrms = np.empty((len(bands), *scene.valid.shape), np.float32)
+        for pixels, core in sharpener.all(canvas, canvas.tiles(size, backend.reach)):
+            hrms[:, *pixels.tile.core] = core
+        return hrms
+
+    return product
 
 
 def _ms_on(scene: AnyScene, phase: float | None) -> Float32:

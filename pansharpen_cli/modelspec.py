@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -167,12 +167,23 @@ def _is_number(value: object) -> bool:
 
 
 def _are_options(options: object) -> bool:
-    """Named values, or short lists of them, that cannot ask for a network of any size."""
-    if not isinstance(options, dict):
-        return False
-    values = [value for option in options.values() for value in (option if isinstance(option, list) else [option])]
+    """Named values, also within each other, that cannot ask for a network of any size."""
+    values = list(_leaves(options))
     numbers = [value for value in values if isinstance(value, int | float)]
-    return len(values) <= LARGEST_OPTION and all(abs(number) <= LARGEST_OPTION for number in numbers)
+    return (
+        isinstance(options, dict)
+        and len(values) <= LARGEST_OPTION
+        and all(abs(number) <= LARGEST_OPTION for number in numbers)
+    )
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """What is within lists and objects of JSON, and within those in them."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(part)
+    else:
+        yield value
 
 
 def _are_scores(scores: object) -> bool:

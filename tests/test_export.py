@@ -124,6 +124,22 @@ def test_filters_of_several_guides(tmp_path):
     export_model(model, tmp_path / "model.onnx", bands=2)
 
 
+def test_kernels_of_each_band(tmp_path):
+    """A convolution in as many groups as there are bands cannot be exported for any number of them."""
+    options = {"widths": [4, 4, 4], "modulated": True, "consistent": True, "transition": 0.5}
+    model = random_model(tmp_path / "model", "dmanet-per-band", bands=(), ratio=2, **options)
+    assert export_model(model, tmp_path / "model.onnx").bands == 0
+
+
+def test_a_mixture(tmp_path):
+    """Each network's scene statistics are inputs of their own."""
+    member = {"network": "adknet-per-band", "options": {"channels": 8, "layers": 1}}
+    model = random_model(tmp_path / "model", "mixture", ratio=2, members=[member, member], consistent=True)
+    file = export_model(model, tmp_path / "model.onnx")
+    inputs = {value.name for value in onnx.load_from_string(file.content).graph.input}
+    assert {name[:2] for name in inputs - {"pan", "ms", "gains"}} == {"0.", "1."}
+
+
 def test_what_the_network_declares_rides_along(tiny):
     _, file = tiny
     read = OnnxFile.read(file.path)

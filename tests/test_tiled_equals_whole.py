@@ -147,6 +147,7 @@ def test_classical_methods(name, part):
     check(Sharpener.observing(backend, None, canvas, order, 200), canvas, 1e-6)
 
 
+MEMBERS = [{"network": name, "options": SMALL[name]} for name in ("adknet-per-band", "premix-h")]
 VARIANTS = [
     ("adknet", {}, Radiometry("fixed", 2047.0, 2047.0)),
     ("premix-b", {"consistent": True}, Radiometry("scene")),
@@ -154,6 +155,7 @@ VARIANTS = [
     ("premix-b-per-band", {"consistent": True, "modulated": True}, Radiometry("scene")),
     ("dmanet", {"transition": 1.0}, Radiometry("scene")),
     ("dmanet-per-band", {"consistent": True, "modulated": True, "transition": 1.0}, Radiometry("scene")),
+    ("mixture", {"consistent": True, "members": MEMBERS}, Radiometry("scene")),
 ]
 
 

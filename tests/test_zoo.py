@@ -175,6 +175,7 @@ def test_a_description_that_is_none_is_refused(models, text):
         {"network": "nobody's"},
         {"options": [1]},
         {"options": {"unheard_of": 1}},
+        {"network": "mixture", "options": {"members": [{"network": "premix-b", "options": {"channels": 10**6}}]}},
         {"bands": []},
         {"bands": "bgrn"},
         {"bands": [{"name": 1}] * 4},

@@ -29,7 +29,13 @@ def adapt(
     ms: Annotated[list[str], typer.Argument(help="The coloured image: one file, or one a band.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.", show_default=False)],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Model to begin with: a name, a folder, or auto.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="One model, a name or folder: it goes on learning. Several, by commas, or auto (those of any bands): "
+            "mixed, each by the share that the scene wants.",
+        ),
     ] = "auto",
     network: Annotated[
         str | None, typer.Option(help="Begin with nothing: the network to train.", show_default=False)
@@ -55,9 +61,11 @@ def adapt(
 ) -> None:
     """Fit a model to one scene, with the scene's own MS as its truth, and write it as a model of its own.
 
-    One in four blocks is held out: it says when to stop, and that the model is not worse than before.
-    With --resolution full no truth is needed: a product is to be consistent with the MS, and as like the PAN as the MS
-    is to the blurred PAN.
+    By itself it finds which share of each model of any bands the scene wants; with --model one model, or with --network
+    a new one, learns. One in four blocks is held out: it says when to stop, and that the result is not worse than the
+    best model was.
+    With --resolution full no truth is needed: the best model learns to be consistent with the MS, and as like the PAN
+    as the MS is to the blurred PAN.
 
     pansharpen adapt pan.tif ms.tif -o my-models/this-scene
 
@@ -102,9 +110,11 @@ def _summary(adapted: Adapted) -> str:
     sign = -1 if metric == "hqnr" else 1
     before = f"{adapted.before[metric]:.3f} before, " if adapted.before else ""
     name, best = min(adapted.classical.items(), key=lambda item: sign * item[1][metric])
+    shares = " and ".join(f"{share:.2f} of {model}" for model, share in adapted.shares.items())
     return (
-        f"{adapted.model.folder}: {metric.upper()} of the held-out blocks {before}{adapted.after[metric]:.3f} after "
-        f"{adapted.steps} steps in {adapted.seconds / 60:.1f} minutes ({name}: {best[metric]:.3f})"
+        f"{adapted.model.folder}: {metric.upper()} of the held-out blocks {before}{adapted.after[metric]:.3f} "
+        f"{f'by {shares},' if shares else f'after {adapted.steps} steps'} "
+        f"in {adapted.seconds / 60:.1f} minutes ({name}: {best[metric]:.3f})"
     )
 
 
@@ -115,5 +125,6 @@ def _as_json(adapted: Adapted) -> dict[str, object]:
         "after": adapted.after,
         "classical": adapted.classical,
         "steps": adapted.steps,
+        "shares": adapted.shares,
         "seconds": adapted.seconds,
     }

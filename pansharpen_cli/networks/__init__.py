@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pansharpen_cli.errors import ModelError
@@ -11,6 +11,7 @@ from pansharpen_cli.networks.consistency import Consistent
 from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.fusionnet import DMAFusionNet, FusionNet
 from pansharpen_cli.networks.lagnet import DMALAGNet, LAGNet
+from pansharpen_cli.networks.mixture import Mixture
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.per_band import PerBandADKNet, PerBandDMANet, PerBandPreMixB
 from pansharpen_cli.networks.premix import PreMixB, PreMixH
@@ -30,16 +31,24 @@ NETWORKS: dict[str, type[Network]] = {
 }
 
 
+MIXTURE = "mixture"
+"""Of networks: its option "members" names them and their options."""
+
+
 def build(name: str, bands: int, ratio: int, options: Mapping[str, Any]) -> Network:
     """A new network of `bands` MS bands; the option "consistent" of any network puts it into a `Consistent`.
 
     Raises ModelError if there is no such network or option.
     """
-    if name not in NETWORKS:
-        raise ModelError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}")
     own = {option: value for option, value in options.items() if option != "consistent"}
+    if name not in NETWORKS and name != MIXTURE:
+        raise ModelError(f"no network is called {name!r}; there are {', '.join(NETWORKS)}")
     try:
-        network = NETWORKS[name](bands, ratio, **own)
+        network = _mixture(bands, ratio, **own) if name == MIXTURE else NETWORKS[name](bands, ratio, **own)
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{name} cannot be built for {bands} bands, ratio {ratio}: {error}") from error
     return Consistent(network) if options.get("consistent") else network
+
+
+def _mixture(bands: int, ratio: int, members: Sequence[Mapping[str, Any]]) -> Mixture:
+    return Mixture([build(member["network"], bands, ratio, member["options"]) for member in members], members)

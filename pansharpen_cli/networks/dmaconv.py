@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pansharpen_cli.networks.layers import SteadyConv2d, steady_conv2d
+from pansharpen_cli.networks.layers import SteadyConv2d, neighbours, steady_conv2d
 from pansharpen_cli.networks.network import Pooling
 
 ALPHA = 2.0
@@ -298,6 +299,10 @@ def _convolve(padded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if len(weight) == 1:
         return steady_conv2d(padded, weight[0], bias, padding=0)
     images, _, rows, cols = padded.shape
+    if torch.compiler.is_exporting():  # ONNX wants to know how many groups a convolution has
+        taps = zip(weight.flatten(3).unbind(3), neighbours(padded, 3), strict=True)
+        out = reduce(torch.add, (tap @ view.flatten(2) for tap, view in taps)) + bias[:, None]
+        return out.unflatten(2, (rows - 2, cols - 2))
     out = F.conv2d(padded.flatten(0, 1), weight.flatten(0, 1), bias.repeat(images), groups=images)
     return out.view(images, -1, rows - 2, cols - 2)
 

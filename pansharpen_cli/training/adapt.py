@@ -1,7 +1,7 @@
 """The verb behind `adapt`: a model fitted to one scene, to its own MS or to what PAN and MS say of a product.
 
-Blocks of the scene are held out: they are never learned from, and say when to stop, and whether the fitted model is
-better at all.
+Several models are mixed (mixing.py), one goes on learning. Blocks of the scene are held out: they are never learned
+from, and say when to stop, and whether the fitted model is better at all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,12 +26,13 @@ from pansharpen_cli.interpolation import area_phase
 from pansharpen_cli.method import choose
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
 from pansharpen_cli.mtf import SENSORS, Sensor
-from pansharpen_cli.networks import build
+from pansharpen_cli.networks import MIXTURE, build
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.radiometry import Radiometry
 from pansharpen_cli.reduced import load, load_full
 from pansharpen_cli.training import tasks
-from pansharpen_cli.training.tasks import PATCH, AtFullResolution, AtReducedResolution, Judged, Task
+from pansharpen_cli.training.mixing import Crosswise, mix, mixture_of
+from pansharpen_cli.training.tasks import PATCH, AtFullResolution, AtReducedResolution, Judge, Judged, Task
 from pansharpen_cli.wald import FullScene, ReducedScene
 from pansharpen_cli.zoo import Model, save
 
@@ -55,7 +56,9 @@ OF_THE_IMAGES = ("gains", "haze", "intensity")
 class Adaptation:
     """Which scene to fit at which resolution, from which `model`; or from nothing, a `network`.
 
-    `minutes` and `steps` are the most it may take; 0 steps: as many as it gains from.
+    Several models, by commas, or "auto", those of any bands, are mixed at reduced resolution, each by the share that
+    the scene wants. Of a single model, and at full resolution, the weights are trained; `minutes` and `steps` are the
+    most that may take, 0 steps: as many as it gains from.
     """
 
     pan: str | Path
@@ -80,7 +83,7 @@ class Adapted:
     """The model that was written, and how the held-out blocks judge it: before, after, and classical methods.
 
     At reduced resolution by "ergas" and "sam" (degrees), at full by "hqnr" and its parts "d_lambda_k" and "d_s".
-    `before` is None where it began with nothing.
+    `before` is None where it began with nothing. `shares`: of a mixture, the models by name with their shares.
     """
 
     model: Model
@@ -88,6 +91,7 @@ class Adapted:
     after: Judged
     classical: dict[str, Judged]
     steps: int
+    shares: dict[str, float]
     seconds: float
 
 
@@ -105,6 +109,85 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     torch.manual_seed(job.seed)
     sensor = SENSORS[job.sensor]
     scene = _scene(job, sensor)
+    mixed = _to_mix(job, scene)
+    if mixed and isinstance(scene, ReducedScene):
+        fitted = _by_shares(job, scene, mixed, sensor, where)
+    else:
+        fitted = _by_learning(job, scene, sensor, where, on_step)
+    classical = {name: tasks.of_method(fitted.judge, name, sensor) for name in RIVALS}
+    seconds = time.perf_counter() - began
+    model = _save(job, fitted, scene, classical, seconds)
+    return Adapted(model, fitted.before, fitted.after, classical, fitted.steps, fitted.shares, seconds)
+
+
+def _scene(job: Adaptation, sensor: Sensor) -> ReducedScene | FullScene:
+    if job.resolution == "full":
+        return load_full(job.pan, *job.ms, bands=job.bands, coregister=job.coregister)
+    return load(job.pan, *job.ms, sensor=sensor, bands=job.bands, coregister=job.coregister)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What came of it, and how `judge` has it."""
+
+    network: Network
+    spec: ModelSpec
+    judge: Judge
+    before: Judged | None
+    after: Judged
+    steps: int = 0
+    shares: dict[str, float] = field(default_factory=dict)
+
+
+def _to_mix(job: Adaptation, scene: ReducedScene | FullScene) -> list[Model]:
+    """The models of which the scene takes shares, the best first; none if one is to learn. Raises ModelError."""
+    if job.network is not None or job.resolution == "full":
+        return []
+    names = job.model.split(",")
+    methods = [choose(name, scene) for name in names] if len(names) > 1 or names == ["auto"] else []
+    models = [method.model for method in methods if method.model]
+    if len(models) < len(names):
+        return []
+    if names == ["auto"]:
+        others = [model for model in zoo.models() if not model.spec.bands and model.name != models[0].name]
+        models += [model for model in others if _are_alike(model.spec, models[0].spec)]
+    for model in models[1:]:
+        if not _are_alike(model.spec, models[0].spec):
+            raise ModelError(f"{model.name} and {models[0].name} cannot be mixed: their units or grids differ")
+    return models if len(models) > 1 else []
+
+
+def _are_alike(one: ModelSpec, other: ModelSpec) -> bool:
+    """Whether they take the same images."""
+    return (one.ratio, one.phase, one.radiometry, one.crop) == (other.ratio, other.phase, other.radiometry, other.crop)
+
+
+def _by_shares(
+    job: Adaptation, scene: ReducedScene, models: Sequence[Model], sensor: Sensor, where: torch.device
+) -> _Fitted:
+    """The mixture of `models`, or the first of them if that is better."""
+    bands, best = _bands(scene), models[0]
+    gains = [sensor.gain(band) for band in scene.band_names]
+    mixture = mixture_of(models, len(bands))
+    mixture.set_camera(gains)
+    judge = Crosswise(scene)
+    *products, shares = mix(mixture, scene, best.spec.radiometry, best.spec.crop, where)
+    before, after = map(judge.judge, products)
+    named = {model.name: round(share, 4) for model, share in zip(models, shares, strict=True)}
+    training = {"adapted_from": ", ".join(named)}
+    spec = replace(best.spec, name=job.output.name, bands=bands, training=training)
+    if judge.merit(after) < judge.merit(before):
+        spec = replace(spec, network=MIXTURE, options=mixture.options)
+        return _Fitted(mixture, spec, judge, before, after, shares=named)
+    network = best.load(len(bands))
+    network.set_camera(gains)
+    return _Fitted(network, spec, judge, before, before)
+
+
+def _by_learning(
+    job: Adaptation, scene: ReducedScene | FullScene, sensor: Sensor, where: torch.device,
+    on_step: Callable[[int, float], None],
+) -> _Fitted:  # fmt: skip
     network, spec = _beginning(job, scene)
     network.set_camera([sensor.gain(band) for band in scene.band_names])
     task = _task(scene, spec.radiometry, sensor, where)
@@ -112,16 +195,11 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
         network, task, crop=spec.crop, where=where, fresh=job.network is not None, seconds=60 * job.minutes,
         steps=job.steps, seed=job.seed, on_step=on_step,
     )  # fmt: skip
-    classical = {name: tasks.of_method(task, name, sensor) for name in RIVALS}
-    seconds = time.perf_counter() - began
-    model = _save(job, spec, network, scene, {**classical, job.output.name: after}, steps, seconds)
-    return Adapted(model, None if job.network else before, after, classical, steps, seconds)
+    return _Fitted(network, spec, task, None if job.network else before, after, steps)
 
 
-def _scene(job: Adaptation, sensor: Sensor) -> ReducedScene | FullScene:
-    if job.resolution == "full":
-        return load_full(job.pan, *job.ms, bands=job.bands, coregister=job.coregister)
-    return load(job.pan, *job.ms, sensor=sensor, bands=job.bands, coregister=job.coregister)
+def _bands(scene: ReducedScene | FullScene) -> tuple[Band, ...]:
+    return tuple(Band(name, WAVELENGTHS.get(name, 0.0)) for name in scene.band_names)
 
 
 def _task(scene: ReducedScene | FullScene, radiometry: Radiometry, sensor: Sensor, where: torch.device) -> Task:
@@ -188,7 +266,7 @@ def _follow(average: Network, network: Network, past: float) -> None:
 
 def _beginning(job: Adaptation, scene: ReducedScene | FullScene) -> tuple[Network, ModelSpec]:
     """The network to begin with, and a description of what it will be."""
-    bands = tuple(Band(name, WAVELENGTHS.get(name, 0.0)) for name in scene.band_names)
+    bands = _bands(scene)
     if job.network is not None:
         network = build(job.network, len(bands), scene.ratio, {"consistent": True})
         spec = ModelSpec(
@@ -221,23 +299,24 @@ def _take_over(network: Network, model: Model) -> None:
 
 
 def _save(
-    job: Adaptation, spec: ModelSpec, network: Network, scene: ReducedScene | FullScene, judged: dict[str, Judged],
-    steps: int, seconds: float,
-) -> Model:  # fmt: skip
+    job: Adaptation, fitted: _Fitted, scene: ReducedScene | FullScene, classical: dict[str, Judged], seconds: float
+) -> Model:
+    spec = fitted.spec
     training = {
         **spec.training,
         "scene": scene.name,
         "resolution": job.resolution,
         "sensor": job.sensor,
-        "steps": steps,
+        "steps": fitted.steps,
+        "shares": fitted.shares,
         "seed": job.seed,
         "minutes": round(seconds / 60, 1),
-        "judged": {name: dict(values) for name, values in judged.items()},
+        "judged": {name: dict(values) for name, values in {**classical, spec.name: fitted.after}.items()},
     }
     # without a truth nothing is known that compares with the scores of other models
     scores = training["judged"] if job.resolution == "reduced" else {}
     spec = replace(spec, training=training, scores=scores)
-    return save(job.output, spec, network, card(spec))
+    return save(job.output, spec, fitted.network, card(spec))
 
 
 HEADINGS = {
@@ -253,11 +332,12 @@ def card(spec: ModelSpec) -> str:
     cells = {method: [f"{value:.4g}" for value in values.values()] for method, values in judged.items()}
     rows = [f"| {' | '.join([method, *values])} |" for method, values in cells.items()]
     better = "Lower is better." if how["resolution"] == "reduced" else "Higher HQNR is better."
+    shares = [f"{share:.2f} of {name}" for name, share in how["shares"].items()]
+    course = f"It takes {', '.join(shares)}" if shares else f"It began as {how['adapted_from']}; {how['steps']} steps"
     return "\n".join([
         f"# {spec.name}", "",
         f"{spec.network} for {', '.join(spec.band_names)} at ratio {spec.ratio}, fitted to one scene ({how['scene']}).",
-        f"It began as {how['adapted_from']}; {how['steps']} steps, {how['minutes']} minutes, seed {how['seed']}, "
-        f"sensor MTF `{how['sensor']}`.", "",
+        f"{course}; {how['minutes']} minutes, seed {how['seed']}, sensor MTF `{how['sensor']}`.", "",
         f"| {' | '.join(['method', *heads])} |", "|---" * (len(heads) + 1) + "|", *rows, "",
         f"On the blocks of this scene that were held out, at {how['resolution']} resolution. {better}", "",
     ])  # fmt: skip

@@ -34,39 +34,48 @@ Mask = npt.NDArray[np.bool_]
 Judged = Mapping[str, float]
 Known = Mapping[str, Tensor]
 
-BLOCKS = 8
-"""Blocks along an axis of the scene; one in four is held out."""
+BLOCKS, QUARTERS = 8, 4
+"""Blocks along an axis of the scene, and the parts they are dealt to; one is held out."""
 PATCH, BATCH = 64, 8
 SPATIAL = 1.0
 """Weight of the similarity with the PAN beside the distance to the MS."""
 
 
-class Task(Protocol):
-    """Something to fit to: its pixels in network units by `radiometry`, a trained model learning at `rate`."""
-
-    radiometry: Radiometry
-    rate: float
+class Judge(Protocol):
+    """Of products of a scene."""
 
     @property
     def scene(self) -> ReducedScene | FullScene: ...
 
     def judge(self, hrms: Float32) -> Judged:
-        """A product of the scene (bands, H, W) in DN by the held-out blocks."""
+        """A product (bands, H, W) in DN, by blocks of the scene that did not make it what it is."""
 
     def merit(self, judged: Judged) -> float:
         """What is to fall."""
+
+
+class Task(Judge, Protocol):
+    """Something to learn: its pixels in network units by `radiometry`, a trained model learning at `rate`."""
+
+    radiometry: Radiometry
+    rate: float
 
     def loss(self, network: Network, known: Known, random: np.random.Generator) -> Tensor:
         """Of random patches of the other blocks. `known`: values of the whole scene, name -> (1, ...)."""
 
 
-def of_method(task: Task, name: str, sensor: Sensor) -> Judged:
+def of_method(judge: Judge, name: str, sensor: Sensor) -> Judged:
     """A classical method, judged."""
-    return task.judge(sharpen(task.scene, METHODS[name](camera(task.scene, sensor)), None))
+    return judge.judge(sharpen(judge.scene, METHODS[name](camera(judge.scene, sensor)), None))
 
 
 def of_backend(task: Task, backend: Backend) -> Judged:
     return task.judge(sharpen(task.scene, backend, task.radiometry))
+
+
+def judged(scene: ReducedScene, hrms: Float32, where: Mask) -> Judged:
+    """A product, by the truth."""
+    return {"ergas": ergas(scene.gt, hrms, scene.ratio, where), "sam": sam(scene.gt, hrms, where)}
 
 
 class AtReducedResolution:
@@ -79,7 +88,7 @@ class AtReducedResolution:
         self._scene, self.radiometry = scene, radiometry
         self.held_out = scene.valid & held_out(scene.valid.shape, scene.ratio * 4)
         learned = scene.valid & ~self.held_out
-        _demand_pixels(scene.name, self.held_out, learned)
+        demand_pixels(scene.name, self.held_out, learned)
         scaling = Scaling.of(radiometry, ArrayCanvas.of(scene.pan, scene.ms, scene.valid).moments)
         gt = (scene.gt - scaling.offset) / scaling.scale
         self._patches = Patches(scene, scaling, [gt, learned[None]], learned, where)
@@ -89,8 +98,7 @@ class AtReducedResolution:
         return self._scene
 
     def judge(self, hrms: Float32) -> Judged:
-        scene, held = self.scene, self.held_out
-        return {"ergas": ergas(scene.gt, hrms, scene.ratio, held), "sam": sam(scene.gt, hrms, held)}
+        return judged(self.scene, hrms, self.held_out)
 
     def merit(self, judged: Judged) -> float:
         return judged["ergas"]
@@ -117,7 +125,7 @@ class AtFullResolution:
         whole = scene.valid[: rows * BLOCK, : cols * BLOCK].reshape(rows, BLOCK, cols, BLOCK).all(axis=(1, 3))
         self._held_out = whole & held_out((rows, cols), 1)
         learned = scene.valid & ~_enlarged(held_out((rows, cols), 1), scene.valid.shape)
-        _demand_pixels(scene.name, self._held_out, learned)
+        demand_pixels(scene.name, self._held_out, learned)
         scaling = Scaling.of(radiometry, ArrayCanvas.of(scene.pan, scene.ms, scene.valid).moments)
         exp, blurred = _seen_coarsely(scene)
         self._wanted = _resemblance(exp, blurred)
@@ -165,9 +173,15 @@ def _seen_coarsely(scene: FullScene) -> tuple[npt.NDArray[np.floating], npt.NDAr
 
 
 def held_out(shape: tuple[int, ...], least: int) -> Mask:
-    """(H, W), True in one block in four, a knight's move apart; a block is at least so many pixels a side."""
+    """(H, W), True in one quarter of the blocks."""
+    return np.asarray(quarters(shape, least) == 0)
+
+
+def quarters(shape: tuple[int, ...], least: int) -> npt.NDArray[np.intp]:
+    """(H, W): which quarter of the blocks a pixel is of; those of one are a knight's move apart. A block is at least so
+    many pixels a side."""
     rows, cols = (np.arange(size) * max(1, min(BLOCKS, size // least)) // size for size in shape)
-    return np.asarray((rows[:, None] + 2 * cols) % 4 == 0)
+    return np.asarray((rows[:, None] + 2 * cols) % QUARTERS)
 
 
 def _enlarged(blocks: Mask, shape: tuple[int, ...]) -> Mask:
@@ -177,8 +191,9 @@ def _enlarged(blocks: Mask, shape: tuple[int, ...]) -> Mask:
     return pixels
 
 
-def _demand_pixels(name: str, *parts: Mask) -> None:
-    if not all(part.any() for part in parts):
+def demand_pixels(name: str, *parts: Mask) -> None:
+    """Raises SceneError unless there are two parts, and something in each."""
+    if len(parts) < 2 or not all(part.any() for part in parts):
         raise SceneError(f"{name} is too small, or has too little data, to hold out a part of it")
 
 
