@@ -24,6 +24,7 @@ from pansharpen_cli.errors import ModelError
 from pansharpen_cli.modelspec import Band, ModelSpec
 from pansharpen_cli.networks import NETWORKS
 from pansharpen_cli.networks.clahe import Cells, clahe
+from pansharpen_cli.networks.dmaconv import _convolve
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.per_band import _darkest, _regression
 from pansharpen_cli.radiometry import Radiometry
@@ -50,6 +51,16 @@ class Tiny(Plain):
     def fuse(self, pan, ms, pooling):
         mean = pooling("mean", lambda pixels: pixels.mean(2), ms)
         return super().fuse(pan, ms, pooling) - mean[..., None, None]
+
+
+class Modulated(Plain):
+    """... with a kernel of its own for every band of every image, as DMANet has per band."""
+
+    def fuse(self, pan, ms, pooling):
+        hrms = super().fuse(pan, ms, pooling)
+        kernels = torch.tanh(ms.mean((2, 3))).flatten()[:, None, None, None, None] * torch.arange(9.0).view(3, 3)
+        alike = _convolve(F.pad(hrms.flatten(0, 1)[:, None], (1, 1, 1, 1)), kernels, torch.ones(1))
+        return alike.view(hrms.shape)
 
 
 class Equalised(Plain):
@@ -124,16 +135,16 @@ def test_filters_of_several_guides(tmp_path):
     export_model(model, tmp_path / "model.onnx", bands=2)
 
 
-def test_kernels_of_each_band(tmp_path):
-    """A convolution in as many groups as there are bands cannot be exported for any number of them."""
-    options = {"widths": [4, 4, 4], "modulated": True, "consistent": True, "transition": 0.5}
-    model = random_model(tmp_path / "model", "dmanet-per-band", bands=(), ratio=2, **options)
-    assert export_model(model, tmp_path / "model.onnx").bands == 0
+@pytest.mark.parametrize("any_bands", [True, False])
+def test_kernels_of_each_image(any_bands, tmp_path):
+    """A convolution in as many groups as there are images cannot be exported for any number of them."""
+    network = Modulated().eval()
+    assert export(network, described(network, any_bands=any_bands), tmp_path / "model.onnx", any_bands=any_bands)
 
 
 def test_a_mixture(tmp_path):
     """Each network's scene statistics are inputs of their own."""
-    member = {"network": "adknet-per-band", "options": {"channels": 8, "layers": 1}}
+    member = {"network": "adknet", "options": {"channels": 4, "layers": 1}}
     model = random_model(tmp_path / "model", "mixture", ratio=2, members=[member, member], consistent=True)
     file = export_model(model, tmp_path / "model.onnx")
     inputs = {value.name for value in onnx.load_from_string(file.content).graph.input}

@@ -296,13 +296,13 @@ def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 def _convolve(padded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`padded` (N, Ci, H + 2, W + 2) by weight (1, Co, Ci, 3, 3) for all images or (N, Co, Ci, 3, 3), one for each."""
-    if len(weight) == 1:
+    if weight.shape[0] == 1:
         return steady_conv2d(padded, weight[0], bias, padding=0)
     images, _, rows, cols = padded.shape
     if torch.compiler.is_exporting():  # ONNX wants to know how many groups a convolution has
         taps = zip(weight.flatten(3).unbind(3), neighbours(padded, 3), strict=True)
-        out = reduce(torch.add, (tap @ view.flatten(2) for tap, view in taps)) + bias[:, None]
-        return out.unflatten(2, (rows - 2, cols - 2))
+        total = reduce(torch.add, (tap @ view.flatten(2) for tap, view in taps))
+        return (total + bias[:, None]).view(images, -1, rows - 2, cols - 2)
     out = F.conv2d(padded.flatten(0, 1), weight.flatten(0, 1), bias.repeat(images), groups=images)
     return out.view(images, -1, rows - 2, cols - 2)
 
