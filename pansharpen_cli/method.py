@@ -135,7 +135,7 @@ def choose(name: str, scene: Subject) -> Method:
         return _classical(name, "as asked", scene)
     fitting = [model for model in zoo.models() if _misfit(model, scene) is None]
     if name == "auto":
-        best = _best([model for model in fitting if _order(model, scene)])
+        best = best_of([model for model in fitting if _order(model, scene)])
         if best is None:
             bands = ", ".join(scene.band_names)
             return _classical(FALLBACK, f"no model fits {bands} at ratio {scene.exact_ratio:.3g}", scene)
@@ -181,7 +181,7 @@ def _named(scene: Subject) -> bool:
     return any(canonical_band(name) in WAVELENGTHS for name in scene.band_names)
 
 
-def _best(fitting: Sequence[zoo.Model]) -> zoo.Model | None:
+def best_of(fitting: Sequence[zoo.Model]) -> zoo.Model | None:
     """By ERGAS relative to EXP's on the same scenes, which is comparable: in the geometric mean over scenes that all
     were judged on and none learned from. Without such scenes a model for these very bands comes before one of any."""
     judged = {model.name: _relative(model, model.spec.elsewhere) for model in fitting}

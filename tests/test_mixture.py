@@ -156,10 +156,19 @@ def test_of_several_models_the_first_stays_if_it_is_better_alone(models, data, t
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_models_of_different_units_are_not_mixed(models, data, tmp_path):
-    other = random_model(
-        tmp_path / "other", "adknet-per-band", bands=(), ratio=2, radiometry=Radiometry("fixed", 255.0, 255.0), **SMALL
-    )
+@pytest.mark.parametrize(
+    ("bands", "radiometry"), [((), Radiometry("fixed", 255.0, 255.0)), (("red", "green", "blue", "nir"), None)]
+)
+def test_models_of_other_units_or_bands_are_not_mixed(bands, radiometry, models, data, tmp_path):
+    options = {"channels": 8, "layers": 1}
+    network = "adknet" if bands else "adknet-per-band"
+    other = random_model(tmp_path / "other", network, bands=bands, ratio=2, radiometry=radiometry, **options)
     files = data / "tiny_l7" / "pan.tif", [data / "tiny_l7" / "ms.tif"]
     with pytest.raises(ModelError, match="cannot be mixed"):
         adapt(Adaptation(*files, tmp_path / "mine", f"{models[0].folder},{other.folder}"))
+
+
+def test_a_classical_method_is_not_mixed(models, data, tmp_path):
+    files = data / "tiny_l7" / "pan.tif", [data / "tiny_l7" / "ms.tif"]
+    with pytest.raises(ModelError, match="cannot be mixed"):
+        adapt(Adaptation(*files, tmp_path / "mine", f"{models[0].folder},gsa"))

@@ -49,8 +49,10 @@ def adapt(
         str, typer.Option(help="MTF of the sensor: QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic.")
     ] = "generic",
     coregister: Annotated[str, typer.Option(help="auto, off, report, or DX,DY in PAN pixels.")] = "auto",
-    minutes: Annotated[float, typer.Option(min=0.0, help="Stop after so long, if it still gains.")] = 8.0,
-    steps: Annotated[int, typer.Option(min=0, help="Stop after so many steps; 0: when nothing is gained.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0.0, help="Learning stops after so long, if it still gains.")] = 8.0,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Learning stops after so many steps; 0: when nothing is gained.")
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="What is random follows from this number.")] = 1,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
@@ -61,9 +63,10 @@ def adapt(
 ) -> None:
     """Fit a model to one scene, with the scene's own MS as its truth, and write it as a model of its own.
 
-    By itself it finds which share of each model of any bands the scene wants; with --model one model, or with --network
-    a new one, learns. One in four blocks is held out: it says when to stop, and that the result is not worse than the
-    best model was.
+    By itself it finds which share of each model of any bands the scene wants. With --model one model learns, with
+    --network a new one. Blocks that it leaves out say when to stop, and that the result is not worse than what it
+    began with.
+
     With --resolution full no truth is needed: the best model learns to be consistent with the MS, and as like the PAN
     as the MS is to the blurred PAN.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from pansharpen_cli.backends.torch_backend import TorchBackend, device
 from pansharpen_cli.coregistration import Choice
 from pansharpen_cli.errors import ModelError, OutputError
 from pansharpen_cli.interpolation import area_phase
-from pansharpen_cli.method import choose
+from pansharpen_cli.method import best_of, choose
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
 from pansharpen_cli.mtf import SENSORS, Sensor
 from pansharpen_cli.networks import MIXTURE, build
@@ -143,23 +144,27 @@ def _to_mix(job: Adaptation, scene: ReducedScene | FullScene) -> list[Model]:
     """The models of which the scene takes shares, the best first; none if one is to learn. Raises ModelError."""
     if job.network is not None or job.resolution == "full":
         return []
-    names = job.model.split(",")
-    methods = [choose(name, scene) for name in names] if len(names) > 1 or names == ["auto"] else []
-    models = [method.model for method in methods if method.model]
-    if len(models) < len(names):
+    if job.model == "auto":
+        fitting = [model for model in zoo.models() if not model.spec.bands and model.spec.ratio == scene.ratio]
+        best = best_of(fitting)
+        return [best, *(m for m in fitting if m != best and _are_alike(m, best))] if best and len(fitting) > 1 else []
+    names = [job.model] if os.path.exists(job.model) else list(dict.fromkeys(job.model.split(",")))
+    if len(names) < 2:
         return []
-    if names == ["auto"]:
-        others = [model for model in zoo.models() if not model.spec.bands and model.name != models[0].name]
-        models += [model for model in others if _are_alike(model.spec, models[0].spec)]
-    for model in models[1:]:
-        if not _are_alike(model.spec, models[0].spec):
-            raise ModelError(f"{model.name} and {models[0].name} cannot be mixed: their units or grids differ")
-    return models if len(models) > 1 else []
+    as_they_come = tuple(range(len(scene.band_names)))
+    methods = [choose(name, scene) for name in names]
+    models = [method.model for method in methods if method.model and method.order == as_they_come]
+    if len(models) < len(names) or not all(_are_alike(model, models[0]) for model in models):
+        raise ModelError(
+            f"{job.model} cannot be mixed: all must be networks for the scene's bands in their order, of the same units"
+        )
+    return models
 
 
-def _are_alike(one: ModelSpec, other: ModelSpec) -> bool:
+def _are_alike(one: Model, other: Model) -> bool:
     """Whether they take the same images."""
-    return (one.ratio, one.phase, one.radiometry, one.crop) == (other.ratio, other.phase, other.radiometry, other.crop)
+    mine, its = one.spec, other.spec
+    return (mine.ratio, mine.phase, mine.radiometry, mine.crop) == (its.ratio, its.phase, its.radiometry, its.crop)
 
 
 def _by_shares(
@@ -177,7 +182,8 @@ def _by_shares(
     training = {"adapted_from": ", ".join(named)}
     spec = replace(best.spec, name=job.output.name, bands=bands, training=training)
     if judge.merit(after) < judge.merit(before):
-        spec = replace(spec, network=MIXTURE, options=mixture.options)
+        licence = "; ".join(dict.fromkeys(model.spec.licence for model in models if model.spec.licence))
+        spec = replace(spec, network=MIXTURE, options=mixture.options, licence=licence)
         return _Fitted(mixture, spec, judge, before, after, shares=named)
     network = best.load(len(bands))
     network.set_camera(gains)
