@@ -47,7 +47,7 @@ class Method(ABC):
     """Of what `fuse` is given, at least: in float32 the matrix products of a large tile and of a small one round
     differently, and one pixel in some thousand of a 16-bit scene would show it."""
     precision_of_looks: ClassVar[type[np.floating]] = np.float64
-    """Of what `at_pan` and `at_ms` are given: regressions on bands that are much alike need all of it."""
+    """Of what `at_pan` and `at_ms` are given, at least: regressions on bands that are much alike need all of it."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
@@ -78,7 +78,8 @@ class Method(ABC):
         """
 
         def look(pixels: Pixels) -> tuple[Moments, Moments, tuple[Array, Mask] | None]:
-            pan, ms = (image.astype(self.precision_of_looks, copy=False) for image in (pixels.pan, pixels.ms))
+            dtype = np.promote_types(pixels.pan.dtype, self.precision_of_looks)
+            pan, ms = pixels.pan.astype(dtype, copy=False), pixels.ms.astype(dtype, copy=False)
             inner, ms_inner = pixels.tile.inner, pixels.tile.coarser(self.camera.ratio).inner
             layers, valid = [layer[:, *inner] for layer in at_pan(pan, ms)], pixels.valid[inner]
             coarse_layers = [layer[:, *ms_inner] for layer in self.at_ms(pan, ms)]
