@@ -149,7 +149,7 @@ def test_brovey_is_its_formula_to_the_last_bit(dtype: type) -> None:
     np.testing.assert_array_equal(brovey(scene.pan, scene.ms), exp * (matched / (exp.mean(axis=0) + EPS)))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, np.finfo(np.float32).eps), (np.float64, 1e-10)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, float(np.finfo(np.float32).eps)), (np.float64, 1e-10)])
 def test_statistics_leave_invalid_pixels_out(park: Scene, dtype: type, tolerance: float) -> None:
     """They are as precise as the images, in whose precision they are used."""
     camera = Camera.of_scene(4, BANDS)
