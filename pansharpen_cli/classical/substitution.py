@@ -20,10 +20,10 @@ class Brovey(Method):
     title = "Brovey"
     citation = "Gillespie et al. 1987, Remote Sens. Environ. 22(3); Tu et al. 2001, Inf. Fusion 2(3)"
     precision = np.float32  # alike in every tile
-    precision_of_looks = np.float32  # means and deviations, which sums of double precision are made of
+    precision_of_looks = np.float32  # the PAN is looked at as it is
 
     def at_pan(self, pan: Array, ms: Array) -> Sequence[Array]:
-        return [self.camera.expand(ms.mean(axis=0, keepdims=True)), pan]
+        return [self.camera.expand(ms.mean(axis=0, keepdims=True, dtype=np.float64)), pan]
 
     def freeze(self, fine: Moments, coarse: Moments) -> Statistics:
         gain, offset = matching(fine.mean[1], fine.std[1], fine.mean[0], fine.std[0])
