@@ -296,7 +296,7 @@ def test_a_process_that_dies_takes_only_its_task_with_it():
     deaths = {task: result.code for task, result in results.items() if isinstance(result, Death)}
     assert deaths == {-1: -signal.SIGKILL, -2: 128 + signal.SIGTERM}
     assert {task: result[0] for task, result in results.items() if task > 0} == {1: 1, 2: 4, 3: 9, 4: 16, 5: 25}
-    assert [task for task, _ in tidied] == [-1, -2]
+    assert sorted(task for task, _ in tidied) == [-2, -1]  # which of two processes dies first, nobody says
     assert len({result[1] for task, result in results.items() if task > 0} | {pid for _, pid in tidied}) <= 4
 
 
