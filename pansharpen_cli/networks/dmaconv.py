@@ -27,6 +27,8 @@ SLOPE = 0.01
 DROPOUT = 0.3
 TINY = 1e-9
 """Added to the width of a transition: where all pixels are alike there is none."""
+FEWEST = 16
+"""Rows that a matrix product needs on the CPU for its rows not to depend on how many they are."""
 PAIRS = 2
 """Coefficient/navigator pairs of each low-rank kernel."""
 
@@ -199,11 +201,12 @@ class DMAConv(nn.Module):
         centre = patches[:, 4]
         if self.variant.counts_windows:
             centre = centre * (_windows(row, out.shape[2]) * _windows(col, out.shape[3]))[:, None]
+        patches, centre = (_enough(rows) for rows in (patches, centre))
         gate_in, gate_out, gate_taps = self.focused_gates(centre)
         weight, bias = self.focused_kernel()
         modulated = patches * gate_taps[:, :, None] * gate_in[:, None, :]
         values = modulated.flatten(1) @ weight.permute(2, 1, 0).flatten(0, 1) * gate_out
-        values = values + (bias * gate_out if self.variant.gates_bias else bias)
+        values = (values + (bias * gate_out if self.variant.gates_bias else bias))[: row.shape[0]]
 
         pixels = out.permute(0, 2, 3, 1)
         if self.transition:
@@ -305,6 +308,11 @@ def _convolve(padded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return (total + bias[:, None]).view(images, -1, rows - 2, cols - 2)
     out = F.conv2d(padded.flatten(0, 1), weight.flatten(0, 1), bias.repeat(images), groups=images)
     return out.view(images, -1, rows - 2, cols - 2)
+
+
+def _enough(rows: Tensor) -> Tensor:
+    """`rows`, and as many of zeros as make them enough."""
+    return rows if torch.compiler.is_compiling() else torch.cat([rows, rows.new_zeros(FEWEST, *rows.shape[1:])])
 
 
 def _windows(position: Tensor, size: int) -> Tensor:
