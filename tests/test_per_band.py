@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from pansharpen_cli.networks import build
+from pansharpen_cli.networks.network import Jointly
+from pansharpen_cli.networks.premix import PreMixB
 
 NAMES = "adknet-per-band", "premix-b-per-band"
 
@@ -42,3 +44,18 @@ def test_options_build_it_again():
     network = made("adknet-per-band", 3)
     assert network.options == {"channels": 8, "layers": 2}
     assert build("adknet-per-band", 5, 2, network.options).load_state_dict(network.state_dict())
+
+
+@pytest.mark.parametrize("options", [{}, {"consistent": True}])
+def test_observing_computes_no_more_than_it_needs(options, monkeypatch):
+    """The modulation has global values, PreMix-B has none."""
+    torch.manual_seed(2)
+    network = build("premix-b-per-band", 3, 4, {"channels": 16, "modulated": True} | options).eval()
+    pan, ms = torch.rand(5, 1, 64, 64), torch.rand(5, 3, 16, 16)
+    pooling = Jointly()
+    with torch.no_grad():
+        network.fuse(pan, ms, pooling)
+    monkeypatch.setattr(PreMixB, "sharpen", None)
+    observed = network.observe(pan, ms)
+    assert observed.keys() == pooling.statistics.keys()
+    assert all(torch.equal(observed[name], value) for name, value in pooling.statistics.items())

@@ -38,7 +38,7 @@ from pansharpen_cli.backends.onnx_runtime import Place, brief, session
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.modelspec import ModelSpec
 from pansharpen_cli.networks.consistency import Consistent
-from pansharpen_cli.networks.network import Frozen, Jointly, Network, SceneStatistics
+from pansharpen_cli.networks.network import Frozen, Network, Observing, SceneStatistics
 from pansharpen_cli.zoo import Model
 
 log = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ class _Observe(nn.Module):
         self.network, self.names = network, names
 
     def forward(self, pan: Tensor, ms: Tensor) -> tuple[Tensor, ...]:
-        pooling = Jointly()
+        pooling = Observing()
         self.network.fuse(pan, ms, pooling)
         return tuple(pooling.statistics[name] for name in self.names)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pansharpen_cli.networks.layers import Upsample
-from pansharpen_cli.networks.network import Frozen, Jointly, Network, Pooling
+from pansharpen_cli.networks.network import Frozen, Jointly, Network, Observing, Pooling
 
 
 class Mixture(Network):
@@ -43,7 +43,7 @@ class Mixture(Network):
         hrms = exp
         skips = isinstance(pooling, Frozen) and not torch.compiler.is_compiling()
         for number, (network, share) in enumerate(zip(self.networks, self.shares, strict=True)):
-            if skips and share == 0:
+            if (skips and share == 0) or (isinstance(pooling, Observing) and not network.global_values):
                 continue
             own = _of_member(pooling, f"{number}.")
             hrms = hrms + share * (network.fuse(pan, ms, own) - exp)  # type: ignore[operator]
@@ -56,7 +56,7 @@ class Mixture(Network):
 def _of_member(pooling: Pooling, prefix: str) -> Pooling:
     """The pooling of one network, whose values the mixture knows by names with this `prefix`."""
     if isinstance(pooling, Jointly):
-        return Jointly()
+        return type(pooling)()
     if isinstance(pooling, Frozen):
         names = [name for name in pooling.statistics if name.startswith(prefix)]
         return Frozen({name.removeprefix(prefix): pooling.statistics[name] for name in names})

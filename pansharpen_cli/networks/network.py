@@ -52,6 +52,10 @@ class Jointly(Pooling):
         return value
 
 
+class Observing(Jointly):
+    """The same, where nobody wants the images: a part of a network that has no global values need not compute them."""
+
+
 class Frozen(Pooling):
     """The values were observed before."""
 
@@ -101,7 +105,7 @@ class Network(nn.Module):
     @torch.no_grad()
     def observe(self, pan: Tensor, ms: Tensor) -> SceneStatistics:
         """The global values of a scene, pooled over a batch of its crops together, layer by layer, in one pass."""
-        pooling = Jointly()
+        pooling = Observing()
         self.fuse(pan, ms, pooling)
         return pooling.statistics
 

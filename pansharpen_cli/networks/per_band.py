@@ -17,7 +17,7 @@ from pansharpen_cli.networks.adknet import ADKNet
 from pansharpen_cli.networks.consistency import GAIN, Camera
 from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.layers import Upsample
-from pansharpen_cli.networks.network import Frozen, Jointly, Network, Pooling, Reduction
+from pansharpen_cli.networks.network import Frozen, Jointly, Network, Observing, Pooling, Reduction
 from pansharpen_cli.networks.premix import PreMixB
 
 
@@ -56,6 +56,8 @@ class PerBand(Network):
     def _each_band(self, guide: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
         """The network on each band: `guide` (N * bands, guide bands, H, W), `ms` and the result (N, bands, ...)."""
         bands = ms.shape[1]
+        if isinstance(pooling, Observing) and not self.network.global_values:
+            return guide.new_zeros(ms.shape[0], bands, *guide.shape[2:])
         # in training a batch is small, and an exported graph has no loop over bands
         if not torch.is_grad_enabled() and not torch.compiler.is_compiling() and isinstance(pooling, Jointly | Frozen):
             return self._one_by_one(guide.view(-1, bands, *guide.shape[1:]), ms, pooling)
@@ -173,7 +175,7 @@ class _EachBand(Pooling):
 def _band_of(pooling: Jointly | Frozen, band: int) -> Jointly | Frozen:
     """What a single band is asked for, or has of values with a row a band."""
     if isinstance(pooling, Jointly):
-        return Jointly()
+        return type(pooling)()
     return Frozen({name: values[band : band + 1] for name, values in pooling.statistics.items()})
 
 
