@@ -15,13 +15,14 @@ from pansharpen_cli.networks import adknet
 from pansharpen_cli.networks.dmaconv import DMAConv
 from pansharpen_cli.networks.layers import Doubling, SteadyConv2d, SteadyConvTranspose2d
 from pansharpen_cli.networks.network import Pooling
-from pansharpen_cli.networks.premix import PredictiveFilter
+from pansharpen_cli.networks.premix import Mixing, Pair, PredictiveFilter
 
 
 def as_in_the_papers(network: nn.Module) -> nn.Module:
     """`network` itself, its layers computing in the papers' way from here on."""
     ways = (
         (adknet.ADKNet, "fuse", adknet_fuse),
+        (Mixing, "forward", mixing),
         (PredictiveFilter, "_filter", predictive_filter),
         (DMAConv, "_compact", compact),
         (DMAConv, "_overwrite", overwrite),
@@ -42,6 +43,13 @@ def convolution(self: SteadyConv2d, image: Tensor, added: Tensor | None = None) 
     if self.slope != 1:
         out = F.leaky_relu(out, self.slope)
     return out if added is None else out + added
+
+
+def mixing(self: Mixing, ms: Tensor, pan: Tensor, added: Pair | None = None) -> Pair:
+    """A pass for every operation (eqs. 3-5)."""
+    exchanged = self._mask(self.relation(ms + pan)) * (pan - ms)
+    ms, pan = ms + exchanged, pan - exchanged
+    return (ms, pan) if added is None else (ms + added[0], pan + added[1])
 
 
 def patches(image: Tensor, size: int, mode: str = "constant") -> Tensor:
@@ -69,9 +77,9 @@ def normalised(kernels: Tensor, dim: int) -> Tensor:
     return (kernels - kernels.mean(dim, keepdim=True)) / (kernels.std(dim, keepdim=True) + 1e-10)
 
 
-def predictive_filter(self: PredictiveFilter, kernels: Tensor, image: Tensor) -> Tensor:
+def predictive_filter(self: PredictiveFilter, features: Tensor, image: Tensor) -> Tensor:
     """Every band with its own kernel at every pixel (eqs. 17-20)."""
-    kernels = kernels.unflatten(1, (-1, self.size**2))
+    kernels = self.predict(features).unflatten(1, (-1, self.size**2))
     return (patches(image, self.size, "reflect") * kernels).sum(2)
 
 

@@ -96,12 +96,15 @@ class Reach:
     """What a method needs around a pixel, in PAN pixels, to give the same value however the scene is cut.
 
     `halo`: how far a pixel's value can depend on its neighbours; `alignment`: tiles are read from multiples of this on;
-    `multiple_of`: canvas and tile sizes are multiples of this.
+    `multiple_of`: canvas and tile sizes are multiples of this. Besides, the way in which a machine computes may want
+    tiles to begin at multiples of its `grid`, too, and to be read so much further than the halo: its `margin`.
     """
 
     halo: int = 0
     alignment: int = 1
     multiple_of: int = 1
+    grid: int = 1
+    margin: int = 0
 
 
 def cut(start: int, stop: int, size: int, tile: int, reach: Reach, ratio: int) -> list[Span]:
@@ -109,13 +112,14 @@ def cut(start: int, stop: int, size: int, tile: int, reach: Reach, ratio: int) -
 
     Reads are widened by the halo and outwards to multiples of alignment and ratio; they end where the canvas ends.
     """
-    grain = lcm(reach.alignment, reach.multiple_of, ratio)
+    around = reach.halo + reach.margin
+    grain = lcm(reach.alignment, reach.multiple_of, reach.grid, ratio)
     return [
         Span(
             core,
             min(core + tile, stop),
-            max(0, (core - reach.halo) // grain * grain),
-            min(size, -(-(min(core + tile, stop) + reach.halo) // grain) * grain),
+            max(0, (core - around) // grain * grain),
+            min(size, -(-(min(core + tile, stop) + around) // grain) * grain),
         )
         for core in range(start, stop, tile)
     ]
@@ -123,7 +127,7 @@ def cut(start: int, stop: int, size: int, tile: int, reach: Reach, ratio: int) -
 
 def halves(size: int, reach: Reach, ratio: int) -> list[Span]:
     """A tile's axis of `size` pixels cut in two, each half with its halo; one span if that makes nothing smaller."""
-    grain = lcm(reach.alignment, reach.multiple_of, ratio)
+    grain = lcm(reach.alignment, reach.multiple_of, reach.grid, ratio)
     spans = cut(0, size, size, -(-size // (2 * grain)) * grain, reach, ratio)
     smaller = all(span.read_stop - span.read_start < size for span in spans)
     return spans if smaller else [Span(0, size, 0, size)]

@@ -42,7 +42,8 @@ LAYERS = (
 PURE = {name for row in LAYERS[:5] for name in row}
 
 HOMES = {
-    "numba": {"compiled"},
+    "numba": {"compiled", "networks.vectors"},
+    "llvmlite": {"networks.vectors"},
     "rasterio": {"scene", "writer", "quicklook", "upload"},
     "torch": {"networks", "training", "official"}
     | {"backends.torch_backend", "backends.export", "backends.export_operators"},

@@ -123,7 +123,7 @@ def run(folder, name, *options):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 @pytest.mark.parametrize(
-    ("tile", "limit", "told"), [("256", "1200M", "at once, whole"), ("768", "1G", "1 tile at once, cut")]
+    ("tile", "limit", "told"), [("256", "1000M", "at once, whole"), ("768", "900M", "1 tile at once, cut")]
 )
 def test_max_memory_holds_and_changes_no_pixel(tile, limit, told, large):
     folder, model = large

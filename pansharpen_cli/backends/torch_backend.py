@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import inf
 from threading import Lock, local
 
@@ -16,6 +17,7 @@ from pansharpen_cli import memory
 from pansharpen_cli.backends.backend import MOST_AT_ONCE
 from pansharpen_cli.backends.halves import in_halves
 from pansharpen_cli.errors import DeviceError
+from pansharpen_cli.networks.layers import grid_of
 from pansharpen_cli.networks.network import Network, SceneStatistics
 from pansharpen_cli.tiling import Pixels, Reach
 
@@ -64,6 +66,9 @@ class TorchBackend:
         self._too_big: float = inf  # PAN pixels of a tile
         self.crop: int | None = crop
         self.reach = Reach(network.halo, network.alignment, network.multiple_of)
+        if on_cpu:
+            grid, margin = grid_of(network)
+            self.reach = replace(self.reach, grid=grid * network.multiple_of, margin=margin)
 
     def __setstate__(self, state: dict[str, object]) -> None:
         """In another process, which a cluster sent it to."""

@@ -53,8 +53,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = SteadyConv2d(width, width, 3, padding=1)
-        self.conv2 = SteadyConv2d(width, width, 3, padding=1)
+        self.conv1 = SteadyConv2d(width, width, 3, padding=1, minimal=True)
+        self.conv2 = SteadyConv2d(width, width, 3, padding=1, minimal=True)
 
     def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
         details: Tensor = self.conv2(F.relu(self.conv1(x)))

@@ -69,15 +69,16 @@ def steady_conv2d(image: Tensor, weight: Tensor, bias: Tensor | None, padding: i
 class SteadyConv2d(nn.Conv2d):
     """The same with weights of its own; what is negative in its result is multiplied by `slope`, as (leaky) ReLU does.
 
+    `minimal`: on the CPU by minimal filtering, if that is faster (winograd.py); a tile then needs what `grid_of` tells.
     In an nn.Sequential an nn.Identity stands where that would be a layer: their numbers are names of weights.
     """
 
     def __init__(
         self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0, groups: int = 1,
-        bias: bool = True, slope: float = 1.0,
+        bias: bool = True, slope: float = 1.0, minimal: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(inputs, outputs, size, stride=stride, padding=padding, groups=groups, bias=bias)
-        self.slope = slope
+        self.slope, self.minimal = slope, minimal
 
     def forward(self, image: Tensor, added: Tensor | None = None) -> Tensor:
         """`added`, if given, is added to the result."""
@@ -91,10 +92,20 @@ class SteadyConv2d(nn.Conv2d):
                 slope=self.slope,
                 added=added,
             )
+        if winograd := self.minimally(image):
+            return winograd.convolve(  # type: ignore[no-any-return]
+                image, self.weight, self.bias, self.padding[0], slope=self.slope, added=added
+            )
         out = _steadily(super().forward, image)
         if self.slope != 1:
             out = F.leaky_relu(out, self.slope) if self.slope else F.relu(out, inplace=True)
         return out if added is None else added + out
+
+    def minimally(self, image: Tensor) -> ModuleType | None:
+        """`winograd`, if that does this convolution of `image`."""
+        winograd = _on_cpu(image, "winograd") if self.minimal else None
+        fits = winograd and winograd.fits(self.weight, self.stride[0], self.padding[0], self.groups)
+        return winograd if fits else None
 
     def ungrouped(self) -> Tensor:
         """The weight of an ordinary convolution that does the same."""
@@ -105,6 +116,20 @@ class SteadyConv2d(nn.Conv2d):
         group = torch.arange(self.groups, device=weight.device)
         weight[group, :, group] = self.weight.view(self.groups, outputs, inputs, *self.kernel_size)
         return weight.view(self.out_channels, self.in_channels, *self.kernel_size)
+
+
+def grid_of(network: nn.Module) -> tuple[int, int]:
+    """Pixels at the coarsest scale of the network whose multiples tiles are to begin at on a CPU, and how many PAN
+    pixels beyond the network's halo they need around them, for minimal filtering to give the same to the last bit.
+
+    What it computes for a pixel is rounded together with others of its grid cell, whose own surroundings may lie beyond
+    the halo. That dies away within three cells.
+    """
+    layers = (module for module in network.modules() if isinstance(module, SteadyConv2d))
+    if not any(layer.minimal for layer in layers):
+        return 1, 0
+    cell: int = import_module("pansharpen_cli.networks.winograd").COLS
+    return cell, 3 * cell
 
 
 class SteadyConvTranspose2d(nn.ConvTranspose2d):
@@ -135,6 +160,9 @@ class Doubling(nn.ConvTranspose2d):
         super().__init__(channels, channels, 3, stride=2, padding=1, output_padding=1)
 
     def forward(self, image: Tensor, output_size: list[int] | None = None) -> Tensor:
+        doubling = _on_cpu(image, "doubling")
+        if doubling and self.bias is not None and doubling.fits(self.weight):
+            return doubling.double(image, self.weight, self.bias)  # type: ignore[no-any-return]
         channels = self.out_channels
         phases = self.weight.new_zeros(channels, 2, 2, self.in_channels, 2, 2)
         taps = {(0, 0): 1, (1, 0): 2, (1, 1): 0}  # (parity of the output, input pixel) -> tap
@@ -197,6 +225,10 @@ def compiled_for(image: Tensor) -> ModuleType | None:
 
 def _on_gpu(image: Tensor) -> ModuleType | None:
     return compiled_for(image) if image.is_cuda else None
+
+
+def _on_cpu(image: Tensor, module: str) -> ModuleType | None:
+    return import_module(f"pansharpen_cli.networks.{module}") if not image.is_cuda and compiled_for(image) else None
 
 
 @cache

@@ -5,16 +5,27 @@ Each has a twin in torch beside where it is called, which serves training, GPUs 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pansharpen_cli.compiled import compiled
+from pansharpen_cli.networks.vectors import from_bits
 
 Float32 = npt.NDArray[np.float32]
 
 TAPS = 9
+CACHED = 2048
+"""Numbers of each array that the nearest cache holds."""
+LOG2_E, LN2 = np.float32(1 / math.log(2)), math.log(2)
+LN2_HIGH = np.float32(0.693359375)
+"""ln 2 in nine bits: a multiple of it has no error."""
+LN2_LOW = np.float32(LN2 - 0.693359375)
+MOST_EXPONENT = np.float32(80)
+TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, -1, -1))
 
 
 def convolve_normalised(features: Tensor, spatial: Tensor, spectral: Tensor) -> Tensor:
@@ -37,30 +48,96 @@ def filter_pixels(padded: Tensor, kernels: Tensor, size: int) -> Tensor:
     Images (N, bands or 1, H + size - 1, W + size - 1), kernels (N, bands * size * size, H, W), one band's after the
     other. Returns (N, bands, H, W).
     """
-    rows, cols = kernels.shape[2:]
-    bands = kernels.shape[1] // size**2
-    out = torch.empty(len(padded), bands, rows, cols)
-    at_pixels = kernels.permute(0, 2, 3, 1).contiguous().view(len(padded), rows, cols, bands, size**2)
-    for image, kernel, into in zip(padded.contiguous(), at_pixels, out, strict=True):
+    count, channels, rows, cols = kernels.shape
+    out = torch.empty(count, channels // size**2, rows, cols)
+    for image, kernel, into in zip(padded.contiguous(), kernels, out, strict=True):
         _filter(image.numpy(), kernel.numpy(), into.numpy())
     return out
 
 
+def exchange(
+    pair: tuple[Tensor, Tensor], relation: Tensor, threshold: float, steepness: float,
+    added: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """MS and PAN features (N, C, H, W), changed places as far as a mask says, and `added` to them.
+
+    The mask is sigmoid(steepness * (tanh(ReLU6(relation)) - threshold)). Given channels last, they are changed where
+    they are.
+    """
+    ms, pan, relation, *others = (
+        image.contiguous(memory_format=torch.channels_last) for image in (*pair, relation, *(added or pair))
+    )
+    numbers = (image.permute(0, 2, 3, 1).view(-1).numpy() for image in (ms, pan, relation, *others))
+    _exchange(*numbers, np.float32(threshold), np.float32(steepness), added is not None)
+    return ms, pan
+
+
+@compiled
+def _exchange(
+    ms: Float32, pan: Float32, relation: Float32, ms_added: Float32, pan_added: Float32, threshold: np.float32,
+    steepness: np.float32, adds: bool,
+) -> None:  # fmt: skip
+    for first in range(0, len(ms), CACHED):
+        part = slice(first, first + CACHED)
+        _exchange_part(ms[part], pan[part], relation[part], threshold, steepness)
+        if adds:
+            _add(ms[part], ms_added[part])
+            _add(pan[part], pan_added[part])
+
+
+@compiled
+def _exchange_part(ms: Float32, pan: Float32, relation: Float32, threshold: np.float32, steepness: np.float32) -> None:
+    one, most = np.float32(1), np.float32(6)
+    for i in range(len(ms)):
+        decay = _exponential(np.float32(-2) * min(max(relation[i], np.float32(0)), most))
+        steps = steepness * (threshold - (one - decay) / (one + decay))
+        mask = one / (one + _exponential(min(max(steps, -MOST_EXPONENT), MOST_EXPONENT)))
+        exchanged = mask * (pan[i] - ms[i])
+        ms[i] += exchanged
+        pan[i] -= exchanged
+
+
+@compiled
+def _add(image: Float32, added: Float32) -> None:
+    for i in range(len(image)):
+        image[i] += added[i]
+
+
+@compiled
+def _exponential(x: np.float32) -> np.float32:
+    """exp(x) up to MOST_EXPONENT, in vector code as the C library's is not: 2^k exp(r), |r| <= ln(2) / 2."""
+    k = np.floor(x * LOG2_E + np.float32(0.5))
+    r = (x - k * LN2_HIGH) - k * LN2_LOW
+    total = TAYLOR[0]
+    for factor in TAYLOR[1:]:
+        total = total * r + factor
+    power: np.float32 = from_bits((np.int32(k) + np.int32(127)) << np.int32(23))
+    return total * power
+
+
 @compiled
 def _filter(image: Float32, kernels: Float32, out: Float32) -> None:
-    """image (bands or 1, H + size - 1, W + size - 1), kernels (H, W, bands, size * size) into out (bands, H, W)."""
-    bands, rows, cols = out.shape
+    """image (bands or 1, H + size - 1, W + size - 1), kernels (bands * size * size, H, W) into out (bands, H, W)."""
+    for y in range(out.shape[1]):
+        filter_row(image, kernels[:, y], out, y)
+
+
+@compiled
+def filter_row(image: Float32, kernels: Float32, out: Float32, y: int) -> None:
+    """Row y of `out` by the kernels there (bands * size * size, W)."""
+    bands, rows, _ = out.shape
     size = image.shape[1] - rows + 1
-    for y in range(rows):
-        for band in range(bands):
-            source = image[band if len(image) > 1 else 0]
-            for x in range(cols):
-                kernel = kernels[y, x, band]
-                total = np.float32(0)
-                for i in range(size):
-                    for j in range(size):
-                        total += kernel[size * i + j] * source[y + i, x + j]
-                out[band, y, x] = total
+    for band in range(bands):
+        source, into = image[band if len(image) > 1 else 0], out[band, y]
+        into[:] = 0
+        for tap in range(size**2):
+            _add_weighted(source[y + tap // size, tap % size :], kernels[size**2 * band + tap], into)
+
+
+@compiled
+def _add_weighted(line: Float32, weights: Float32, into: Float32) -> None:
+    for x in range(len(into)):
+        into[x] += weights[x] * line[x]
 
 
 @compiled

@@ -239,10 +239,7 @@ class Stage(nn.Module):
 
         Returns the HRMS and the features, both of full size.
         """
-        ms, pan = self.blocks[0](*self._sampled(inputs))
-        if previous is not None:
-            previous_ms, previous_pan = self._sampled(previous)
-            ms, pan = ms + previous_ms, pan + previous_pan
+        ms, pan = self.blocks[0](*self._sampled(inputs), None if previous is None else self._sampled(previous))
         for block in self.blocks[1:]:
             ms, pan = block(ms, pan)
         ms, pan = self.expand_ms(ms), self.expand_pan(pan)
@@ -263,11 +260,12 @@ class MixingBlock(nn.Module):
         self.encode_pan = _encoder(pan_channels, layout)
         self.mixing = Mixing(layout) if layout.mixing else None
 
-    def forward(self, ms: Tensor, pan: Tensor) -> Pair:
+    def forward(self, ms: Tensor, pan: Tensor, added: Pair | None = None) -> Pair:
+        """`added`, if given, is added to the result."""
         ms, pan = self.encode_ms(ms), self.encode_pan(pan)
         if self.mixing is not None:
-            ms, pan = self.mixing(ms, pan)
-        return ms, pan
+            return self.mixing(ms, pan, added)  # type: ignore[no-any-return]
+        return _with((ms, pan), added)
 
 
 class Mixing(nn.Module):
@@ -286,12 +284,17 @@ class Mixing(nn.Module):
         elif layout.threshold != "none":
             self.beta = float(layout.threshold)
 
-    def forward(self, ms: Tensor, pan: Tensor) -> Pair:
-        exchanged = self._mask(ms + pan) * (pan - ms)
-        return ms + exchanged, pan - exchanged
+    def forward(self, ms: Tensor, pan: Tensor, added: Pair | None = None) -> Pair:
+        """`added`, if given, is added to the result."""
+        relation = self.relation(ms + pan)
+        loops = compiled_for(ms) if ms.device.type == "cpu" else None
+        if loops is not None and self.activation == "tanh+relu" and isinstance(self.beta, Tensor):
+            return loops.exchange((ms, pan), relation, self.beta.item(), STEEPNESS, added)  # type: ignore[no-any-return]
+        exchanged = self._mask(relation) * (pan - ms)
+        return _with((ms + exchanged, pan - exchanged), added)
 
-    def _mask(self, total: Tensor) -> Tensor:
-        mask = MASKS[self.activation](self.relation(total))
+    def _mask(self, relation: Tensor) -> Tensor:
+        mask = MASKS[self.activation](relation)
         if self.beta is None:
             return mask
         if isinstance(self.beta, float):
@@ -314,13 +317,16 @@ class PredictiveFilter(nn.Module):
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         """Features (N, C, H, W), image (N, bands, 1 or guides, H, W) to (N, bands, H, W)."""
         if self.guides == 1:
-            return self._filter(self.predict(features), image)
-        filtered = self._filter(self.predict(features), image.repeat(1, self.bands, 1, 1))
+            return self._filter(features, image)
+        filtered = self._filter(features, image.repeat(1, self.bands, 1, 1))
         return filtered.view(-1, self.bands, self.guides, *image.shape[2:]).sum(2)
 
-    def _filter(self, kernels: Tensor, image: Tensor) -> Tensor:
-        """Kernels (N, K * size * size, H, W), image (N, K or 1, H, W) to (N, K, H, W)."""
+    def _filter(self, features: Tensor, image: Tensor) -> Tensor:
+        """Features (N, C, H, W), image (N, K or 1, H, W), for K * size * size predicted weights, to (N, K, H, W)."""
         padded = F.pad(image, [self.size // 2] * 4, mode="reflect")
+        if winograd := self.predict.minimally(features):
+            return winograd.filter_predicted(features, self.predict.weight, self.predict.bias, padded)  # type: ignore[no-any-return]
+        kernels = self.predict(features)
         loops = compiled_for(kernels)
         if loops is not None:
             return loops.filter_pixels(padded, kernels, self.size)  # type: ignore[no-any-return]
@@ -342,6 +348,10 @@ class ResidualBlock(nn.Module):
         return result
 
 
+def _with(features: Pair, added: Pair | None) -> Pair:
+    return features if added is None else (features[0] + added[0], features[1] + added[1])
+
+
 def high_pass(image: Tensor) -> Tensor:
     """(N, C, H, W) less its Gaussian blur: 3 x 3, sigma 1.5, the border reflected."""
     side = exp(-0.5 / 1.5**2)  # next to a centre of 1
@@ -360,7 +370,7 @@ def _encoder(inputs: int, layout: Layout) -> nn.Sequential:
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, *, bias: bool = True, slope: float = 1) -> SteadyConv2d:
-    return SteadyConv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias, slope=slope)
+    return SteadyConv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias, slope=slope, minimal=True)
 
 
 OFFICIAL_NAMES = {
