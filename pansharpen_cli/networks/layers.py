@@ -103,7 +103,7 @@ class SteadyConv2d(nn.Conv2d):
 
     def minimally(self, image: Tensor) -> ModuleType | None:
         """`winograd`, if that does this convolution of `image`."""
-        winograd = _on_cpu(image, "winograd") if self.minimal else None
+        winograd = on_cpu(image, "winograd") if self.minimal else None
         fits = winograd and winograd.fits(self.weight, self.stride[0], self.padding[0], self.groups)
         return winograd if fits else None
 
@@ -160,7 +160,7 @@ class Doubling(nn.ConvTranspose2d):
         super().__init__(channels, channels, 3, stride=2, padding=1, output_padding=1)
 
     def forward(self, image: Tensor, output_size: list[int] | None = None) -> Tensor:
-        doubling = _on_cpu(image, "doubling")
+        doubling = on_cpu(image, "doubling")
         if doubling and self.bias is not None and doubling.fits(self.weight):
             return doubling.double(image, self.weight, self.bias)  # type: ignore[no-any-return]
         channels = self.out_channels
@@ -227,7 +227,8 @@ def _on_gpu(image: Tensor) -> ModuleType | None:
     return compiled_for(image) if image.is_cuda else None
 
 
-def _on_cpu(image: Tensor, module: str) -> ModuleType | None:
+def on_cpu(image: Tensor, module: str) -> ModuleType | None:
+    """The module of this name in networks/, compiled for the CPU, on the terms of `compiled_for`."""
     return import_module(f"pansharpen_cli.networks.{module}") if not image.is_cuda and compiled_for(image) else None
 
 

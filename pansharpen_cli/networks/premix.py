@@ -27,6 +27,7 @@ from pansharpen_cli.networks.layers import (
     filter_adaptively,
     load_exactly,
     neighbours,
+    on_cpu,
 )
 from pansharpen_cli.networks.network import Network, Pooling
 
@@ -287,7 +288,7 @@ class Mixing(nn.Module):
     def forward(self, ms: Tensor, pan: Tensor, added: Pair | None = None) -> Pair:
         """`added`, if given, is added to the result."""
         relation = self.relation(ms + pan)
-        loops = compiled_for(ms) if ms.device.type == "cpu" else None
+        loops = on_cpu(ms, "loops")
         if loops is not None and self.activation == "tanh+relu" and isinstance(self.beta, Tensor):
             return loops.exchange((ms, pan), relation, self.beta.item(), STEEPNESS, added)  # type: ignore[no-any-return]
         exchanged = self._mask(relation) * (pan - ms)
