@@ -25,7 +25,7 @@ from pansharpen_cli.networks.layers import (
     neighbours,
     steady_conv2d,
 )
-from pansharpen_cli.networks.network import Network, Pooling
+from pansharpen_cli.networks.network import Network, Pooling, pixel_mean
 
 TAPS = 9
 SLOPE = 0.2
@@ -129,7 +129,7 @@ class AdaptiveLayer(nn.Module):
 
     def forward(self, features: Tensor, spatial: Tensor, pooling: Pooling) -> Tensor:
         """Features (N, C, H, W), and the layer's part of `spatial_kernels`."""
-        spectral = self.spectral(pooling(self.name, _mean, features)).view(-1, features.shape[1], TAPS)
+        spectral = self.spectral(pooling(self.name, pixel_mean, features)).view(-1, features.shape[1], TAPS)
         spectral = _normalise(spectral.transpose(1, 2)) * (
             KERNEL_GAIN * self.gain.view(-1, TAPS).T
         )  # (N or 1, taps, C)
@@ -168,10 +168,6 @@ def _normalise(kernels: Tensor) -> Tensor:
     centred = kernels - kernels.mean(1, keepdim=True)
     deviation: Tensor = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / (TAPS - 1) ** 0.5
     return centred / (deviation + 1e-10)
-
-
-def _mean(pixels: Tensor) -> Tensor:
-    return pixels.mean(2)
 
 
 def _expansion(bands: int, ratio: int) -> nn.ConvTranspose2d:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pansharpen_cli.networks.layers import SteadyConv2d, neighbours, steady_conv2d
-from pansharpen_cli.networks.network import Pooling
+from pansharpen_cli.networks.network import Pooling, pixel_mean
 
 ALPHA = 2.0
 """A pixel is focused if its activity is more than this many standard deviations above the mean."""
@@ -283,18 +283,18 @@ def _uniform(fan_in: int, *shape: int) -> nn.Parameter:
 
 def _threshold(activity: Tensor) -> Tensor:
     """Mean + ALPHA standard deviations of (N, 1, P), as (N, 1)."""
-    return activity.mean(2) + ALPHA * _deviation(activity)
+    return pixel_mean(activity) + ALPHA * _deviation(activity)
 
 
 def _deviation(activity: Tensor) -> Tensor:
     """Unbiased standard deviation of (N, 1, P), as (N, 1); 0 of a single pixel."""
-    return activity.std(2, correction=min(1, activity.shape[2] - 1))
+    return activity.double().std(2, correction=min(1, activity.shape[2] - 1)).to(activity.dtype)
 
 
 def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of x (N, C, P) where mask (N, 1, P) is 1, as (N, C); 0 where it never is."""
-    precise = torch.promote_types(x.dtype, torch.float32)
-    return (x * mask).sum(2, dtype=precise) / (mask.sum(2, dtype=precise) + 1e-6)
+    sums, count = (pixels.double().sum(2) for pixels in (x * mask, mask))
+    return (sums / (count + 1e-6)).to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _convolve(padded: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

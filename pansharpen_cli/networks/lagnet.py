@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pansharpen_cli.networks.dmaconv import DMABlock, VariantName
 from pansharpen_cli.networks.fusionnet import DetailNetwork
 from pansharpen_cli.networks.layers import SteadyConv2d, neighbours
-from pansharpen_cli.networks.network import Pooling
+from pansharpen_cli.networks.network import Pooling, pixel_mean
 
 WIDTH = 32
 BLOCKS = 5
@@ -39,7 +39,7 @@ class LAConv(nn.Module):
         )
 
     def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
-        average = pooling(f"{self.name}.average", _average, x)
+        average = pooling(f"{self.name}.average", pixel_mean, x)
         bias: Tensor = self.bias(average.to(x.dtype))
         out = bias[:, :, None, None]
         # One tap at a time: the patches of a whole image would take nine times its memory.
@@ -99,8 +99,3 @@ class DMALAGNet(LAGNet):
     ) -> None:
         super().__init__(bands, ratio, interpolation=interpolation, phase=phase)
         self.blocks = nn.ModuleList(DMABlock(WIDTH, f"blocks.{i}", variant=variant) for i in range(BLOCKS))
-
-
-def _average(x: Tensor) -> Tensor:
-    """(N, C, P) -> (N, C)."""
-    return x.mean(2, dtype=torch.promote_types(x.dtype, torch.float32))
