@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -31,6 +34,17 @@ def compiled(loop: Loop) -> Loop:
     """
     settings: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **settings)(loop)  # type: ignore[no-any-return]
+        made: Any = numba.njit(cache=True, **settings)(loop)
     except RuntimeError:  # no folder to keep it in
         return numba.njit(**settings)(loop)  # type: ignore[no-any-return]
+    # numba looks at the loop's own file only; what it calls in others would be run as it was
+    with suppress(AttributeError):
+        made._cache._cache_file._source_stamp = _stamp(Path(loop.__code__.co_filename).parent)
+    return made  # type: ignore[no-any-return]
+
+
+@cache
+def _stamp(folder: Path) -> tuple[float, int]:
+    """Another one if any source there, or at the program's top level, has changed: loops call no others."""
+    files = [source.stat() for place in {folder, Path(__file__).parent} for source in place.glob("*.py")]
+    return max(file.st_mtime for file in files), sum(file.st_size for file in files)

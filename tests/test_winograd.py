@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pansharpen_cli.networks import build, doubling, loops, premix, winograd
+from pansharpen_cli.networks import build, doubling, loops, predictive, premix, winograd
 from pansharpen_cli.networks.layers import Doubling, SteadyConv2d, grid_of
 
 
@@ -120,16 +120,17 @@ def test_doubling(rows, cols, channels, threads):
     assert not doubling.fits(noise(24, 32, 3, 3))
 
 
-@pytest.mark.parametrize("bands", [1, 4])
-def test_predicted_filter(bands, threads):
-    features, image = channels_last(2, 32, 13, 37), noise(2, 4 if bands == 4 else 1, 15, 39)
-    weight, bias = noise(36, 32, 3, 3) / 20, noise(36)
-    kernels = F.conv2d(features.double(), weight.double(), bias.double(), padding=1).unflatten(1, (4, 9))
-    windows = F.unfold(image.double(), 3).view(2, -1, 9, 13, 37)
+@pytest.mark.parametrize(("bands", "images", "cols"), [(4, 1, 37), (4, 4, 190), (3, 3, 64), (1, 1, 1)])
+def test_predicted_filter(bands, images, cols, threads):
+    """Of a part of a vector of tiles, of several and a part, and of one exactly; in one thread and two."""
+    features, image = channels_last(2, 32, 13, cols), noise(2, images, 15, cols + 2)
+    weight, bias = noise(9 * bands, 32, 3, 3) / 20, noise(9 * bands)
+    kernels = F.conv2d(features.double(), weight.double(), bias.double(), padding=1).unflatten(1, (bands, 9))
+    windows = F.unfold(image.double(), 3).view(2, -1, 9, 13, cols)
     exact = (kernels * windows).sum(2)
-    found = winograd.filter_predicted(features, weight, bias, image)
+    found = predictive.filter_predicted(features, weight, bias, image)
     threads(2)
-    assert torch.equal(winograd.filter_predicted(features, weight, bias, image), found)
+    assert torch.equal(predictive.filter_predicted(features, weight, bias, image), found)
     assert (found - exact).abs().max() < 1e-5
 
 

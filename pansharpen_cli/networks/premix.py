@@ -325,8 +325,8 @@ class PredictiveFilter(nn.Module):
     def _filter(self, features: Tensor, image: Tensor) -> Tensor:
         """Features (N, C, H, W), image (N, K or 1, H, W), for K * size * size predicted weights, to (N, K, H, W)."""
         padded = F.pad(image, [self.size // 2] * 4, mode="reflect")
-        if winograd := self.predict.minimally(features):
-            return winograd.filter_predicted(features, self.predict.weight, self.predict.bias, padded)  # type: ignore[no-any-return]
+        if self.predict.minimally(features) and (predictive := on_cpu(features, "predictive")):
+            return predictive.filter_predicted(features, self.predict.weight, self.predict.bias, padded)  # type: ignore[no-any-return]
         kernels = self.predict(features)
         loops = compiled_for(kernels)
         if loops is not None:

@@ -3,8 +3,6 @@
 A `routine` is written as a function that builds code. Compiled loops call it with whole numbers, most of them addresses
 and distances in bytes: so a vector is read from and written to wherever it lies. A vector holds LANES numbers of single
 precision; on a processor with narrower ones LLVM makes several of each.
-
-Machine code is kept by the file of the loop that it belongs to: after a change here, touch those that use it.
 """
 
 from __future__ import annotations
@@ -193,15 +191,32 @@ def add(code: Code, one: Value, other: Value, to: Value) -> None:
 
 
 @routine
+def copy(code: Code, source: Value, to: Value) -> None:
+    """A vector."""
+    store(code, load(code, source), to)
+
+
+@routine
+def clear(code: Code, to: Value) -> None:
+    """A vector of zeros."""
+    store(code, constant(0), to)
+
+
+@routine
 def transpose(code: Code, source: Value, source_step: Value, to: Value, to_step: Value) -> None:
     """A matrix of LANES x LANES numbers; distances of rows in bytes."""
-    half = LANES // 2
     vectors = [load(code, further(code, source, source_step, i)) for i in range(LANES)]
-    for _ in range(LANES.bit_length() - 1):  # each round of a perfect shuffle moves a bit from the lane to the row
-        pairs = zip(vectors[:half], vectors[half:], strict=True)
-        vectors = [_shuffled(code, *pair, first) for pair in pairs for first in (0, half)]
-    for i, vector in enumerate(vectors):
+    for i, vector in enumerate(riffle(code, vectors)):
         store(code, vector, further(code, to, to_step, i))
+
+
+def riffle(code: Code, vectors: Sequence[Value]) -> Sequence[Value]:
+    """The first lanes of all vectors, then the second, and so on; as many vectors as before, a power of two."""
+    half = len(vectors) // 2
+    for _ in range(len(vectors).bit_length() - 1):  # each round of a perfect shuffle moves a bit from lane to vector
+        pairs = zip(vectors[:half], vectors[half:], strict=True)
+        vectors = [_shuffled(code, *pair, first) for pair in pairs for first in (0, LANES // 2)]
+    return vectors
 
 
 def _shuffled(code: Code, one: Value, other: Value, first: int) -> Value:
@@ -224,35 +239,70 @@ def multiply(left: int, left_step: int, length: int, right: int, step: int, out:
         _multiply_one(left, left_step, length, right + done, step, out + done, out_step)
 
 
-def _multiply(width: int) -> Callable[..., None]:
-    """`multiply` for rows of `right` of so many vectors."""
+@compiled
+def multiply_onto(
+    start: int, start_step: int, left: int, left_step: int, length: int, right: int, step: int, out: int, out_step: int
+) -> None:  # fmt: skip
+    """The same added to the rows at `start`, which may be `out`."""
+    done = 0
+    while done + PAIR * BYTES <= step:
+        _multiply_pair_onto(
+            left, left_step, length, right + done, step, out + done, out_step, start + done, start_step
+        )  # fmt: skip
+        done += PAIR * BYTES
+    if done < step:
+        _multiply_one_onto(
+            left, left_step, length, right + done, step, out + done, out_step, start + done, start_step
+        )  # fmt: skip
+
+
+def _product(
+    code: Code, width: int, left: Value, left_step: Value, length: Value, right: Value, step: Value, out: Value,
+    out_step: Value, begun: Vectors,
+) -> None:  # fmt: skip
+    """Rows of vectors `begun`, `width` each, and a matrix product, kept in registers until `out`."""
+    before, loop, after = code.block, code.append_basic_block("depth"), code.append_basic_block("done")
+    code.branch(loop)
+    code.position_at_end(loop)
+    at, factor_at = code.phi(WHOLE), code.phi(WHOLE)
+    sums = [[code.phi(VECTOR) for _ in line] for line in begun]
+    factors = [load(code, further(code, factor_at, BYTES, v)) for v in range(width)]
+    place, totals = code.add(left, at), []
+    for line in sums:
+        number = load_alike(code, place)
+        totals.append([fused(code, number, factor, total) for factor, total in zip(factors, line, strict=True)])
+        place = code.add(place, left_step)
+    grown = [(at, WHOLE(0), further(code, at, 4)), (factor_at, right, code.add(factor_at, step))]
+    grown += zip(chain(*sums), chain(*begun), chain(*totals), strict=True)
+    for phi, first, following in grown:
+        phi.add_incoming(first, before)
+        phi.add_incoming(following, loop)
+    code.cbranch(code.icmp_signed("<", grown[0][2], length), loop, after)
+    code.position_at_end(after)
+    for t, line in enumerate(totals):
+        for v, total in enumerate(line):
+            store(code, total, further(code, further(code, out, out_step, t), BYTES, v))
+
+
+def matrix_product(rows: int, width: int) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Routines that make so many rows of a matrix product, `width` vectors each, in registers: like `multiply`, and
+    like `multiply_onto` with the start as the last of its arguments."""
 
     def product(
         code: Code, left: Value, left_step: Value, length: Value, right: Value, step: Value, out: Value, out_step: Value
     ) -> None:
-        before, loop, after = code.block, code.append_basic_block("depth"), code.append_basic_block("done")
-        code.branch(loop)
-        code.position_at_end(loop)
-        at, factor_at = code.phi(WHOLE), code.phi(WHOLE)
-        sums = [[code.phi(VECTOR) for _ in range(width)] for _ in range(AT_ONCE)]
-        factors = [load(code, further(code, factor_at, BYTES, v)) for v in range(width)]
-        place, totals = code.add(left, at), []
-        for line in sums:
-            number = load_alike(code, place)
-            totals.append([fused(code, number, factor, total) for factor, total in zip(factors, line, strict=True)])
-            place = code.add(place, left_step)
-        grown = [(at, WHOLE(0), further(code, at, 4)), (factor_at, right, code.add(factor_at, step))]
-        grown += [(s, constant(0), t) for s, t in zip(chain(*sums), chain(*totals), strict=True)]
-        for phi, first, following in grown:
-            phi.add_incoming(first, before)
-            phi.add_incoming(following, loop)
-        code.cbranch(code.icmp_signed("<", grown[0][2], length), loop, after)
-        code.position_at_end(after)
-        for t, line in enumerate(totals):
-            for v, total in enumerate(line):
-                store(code, total, further(code, further(code, out, out_step, t), BYTES, v))
+        begun = [[constant(0)] * width] * rows
+        _product(code, width, left, left_step, length, right, step, out, out_step, begun)
 
-    return routine(product)
+    def onto(
+        code: Code, left: Value, left_step: Value, length: Value, right: Value, step: Value, out: Value,
+        out_step: Value, start: Value, start_step: Value,
+    ) -> None:  # fmt: skip
+        begun = load_grid(code, start, start_step, WHOLE(BYTES), rows, width)
+        _product(code, width, left, left_step, length, right, step, out, out_step, begun)
+
+    return routine(product), routine(onto)
 
 
-_multiply_pair, _multiply_one = _multiply(PAIR), _multiply(1)
+_multiply_pair, _multiply_pair_onto = matrix_product(AT_ONCE, PAIR)
+_multiply_one, _multiply_one_onto = matrix_product(AT_ONCE, 1)

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from numpy.polynomial import polynomial
 from torch import Tensor
 
 from pansharpen_cli.compiled import compiled
-from pansharpen_cli.networks.loops import filter_row
 from pansharpen_cli.networks.vectors import (
     AT_ONCE,
     BYTES,
@@ -45,10 +44,7 @@ from pansharpen_cli.networks.vectors import (
     routine,
     side_by_side,
     store,
-    transpose,
 )  # fmt: skip
-
-Float32 = npt.NDArray[np.float32]
 
 
 def minimal_filtering(points: Sequence[float]) -> tuple[Matrix, Matrix, Matrix]:
@@ -78,8 +74,6 @@ POINTS = HIGH * WIDE
 FEWEST, MOST_FACTORS = 32, 2**19
 """Input channels below which little is gained, and numbers that the processor's own cache holds beside all else."""
 
-STRIP = 4 * ROWS
-"""Rows whose predicted kernels the processor's own cache holds."""
 NOTHING = Image(0, 0, 0, 0)
 
 
@@ -100,100 +94,62 @@ def convolve(
     """
     image = channels_last(image)
     rows, cols = (extent + 2 * padding - 2 for extent in image.shape[1:3])
-    factors, biases = _factors(weight), in_vectors(weight.new_zeros(len(weight)) if bias is None else bias)
-    layer = _Layer(factors.data_ptr(), biases.data_ptr(), slope)
-    out = torch.empty(len(image), rows, cols, len(biases))
+    factors, biases = factors_of(weight), in_vectors(weight.new_zeros(len(weight)) if bias is None else bias)
+    _, depth, width = factors.shape
+    layer = Layer(factors.data_ptr(), biases.data_ptr(), slope)
+    out = torch.empty(len(image), rows, cols, width)
     others = None
-    if added is not None and out.shape[3] == len(weight):
+    if added is not None and width == len(weight):
         others, added = channels_last(added), None
-    for number, (pixels, into) in enumerate(zip(image, out, strict=True)):
 
-        def stretch(first: int, last: int, number: int = number, pixels: Tensor = pixels, into: Tensor = into) -> None:
-            other = NOTHING if others is None else Image.of(others[number, first:last])
-            with _workspace(factors) as work:
-                _convolve(Image.of(pixels), padding, layer, other, Image.of(into[first:last]), first, work)
+    def stretch(number: int, first: int, last: int) -> None:
+        other = NOTHING if others is None else Image.of(others[number, first:last])
+        with workspace(depth, width, AT_ONCE) as work:
+            _convolve(Image.of(image[number]), padding, layer, other, Image.of(out[number, first:last]), first, work)
 
-        side_by_side(stretch, rows, ROWS)
+    for number in range(len(out)):
+        side_by_side(partial(stretch, number), rows, ROWS)
     result = out[..., : len(weight)].permute(0, 3, 1, 2)
     return result if added is None else added + result
 
 
-def filter_predicted(features: Tensor, weight: Tensor, bias: Tensor, padded: Tensor) -> Tensor:
-    """Images, each band filtered by a 3x3 kernel of its own at every pixel, which a convolution predicts: a few rows of
-    kernels at a time, that do not leave the cache.
-
-    Features (N, Ci, H, W), weight (bands * 9, Ci, 3, 3), images (N, bands or 1, H + 2, W + 2) to (N, bands, H, W).
-    """
-    features = channels_last(features)
-    rows, cols = features.shape[1:3]
-    factors, biases = _factors(weight), in_vectors(bias)
-    layer = _Layer(factors.data_ptr(), biases.data_ptr(), 1.0)
-    out = torch.empty(len(features), len(weight) // 9, rows, cols)
-    for pixels, image, into in zip(features, padded.contiguous(), out, strict=True):
-
-        def stretch(
-            first: int, last: int, pixels: Tensor = pixels, image: Tensor = image, into: Tensor = into
-        ) -> None:  # fmt: skip
-            predicted = torch.empty(STRIP * cols + LANES, len(biases))
-            by_taps = torch.empty(len(biases), -(-cols // LANES) * LANES)
-            with _workspace(factors) as work:
-                for y in range(first, last, STRIP):
-                    kernels = Image(predicted.data_ptr(), min(STRIP, last - y), cols, 4 * len(biases))
-                    _convolve(Image.of(pixels), 1, layer, NOTHING, kernels, y, work)
-                    _filter(kernels, by_taps.numpy(), by_taps.data_ptr(), image.numpy(), into.numpy(), y)
-
-        side_by_side(stretch, rows, ROWS)
-    return out
-
-
-class _Layer(NamedTuple):
-    """A convolution: addresses of G g G' of every kernel, (POINTS, Ci, Co), and of the biases; and the slope."""
+class Layer(NamedTuple):
+    """A convolution: addresses of `factors_of` it and of the biases; and the slope."""
 
     factors: int
     biases: int
     slope: float
 
 
-def _factors(weight: Tensor) -> Tensor:
+def factors_of(weight: Tensor) -> Tensor:
+    """G g G' of every kernel of (Co, Ci, 3, 3): (POINTS, Ci, Co in whole vectors)."""
     down, across = (torch.from_numpy(kernel) for _, kernel, _ in (DOWN, ACROSS))
     factors = torch.einsum("ia,ocab,jb->ijco", down, weight.detach().double(), across)
     return in_vectors(factors.flatten(0, 1))
 
 
-class _Work(NamedTuple):
+class Work(NamedTuple):
     """Addresses of what lies between the stages: zeros, a tile of the image at its border, points before and after the
-    products, a tile of the result at its border."""
+    products, the former with tiles next to each other, a tile of the result at its border."""
 
     zeros: int
     edge: int
     points: int
+    turned: int
     products: int
     corner: int
 
 
 @contextmanager
-def _workspace(factors: Tensor) -> Iterator[_Work]:
-    _, depth, width = factors.shape
-    sizes = LANES, HIGH * WIDE * depth, POINTS * AT_ONCE * depth, POINTS * AT_ONCE * width, ROWS * COLS * LANES
-    arrays = [torch.zeros(size) for size in sizes]
-    yield _Work(*(array.data_ptr() for array in arrays))
+def workspace(depth: int, width: int, tiles: int) -> Iterator[Work]:
+    """For so many tiles of `depth` channels at a time, and `width` of the result."""
+    points = POINTS * (tiles * depth + LANES), POINTS * tiles * depth, POINTS * tiles * width
+    arrays = [torch.zeros(size) for size in (max(LANES, width), POINTS * depth, *points, ROWS * COLS * LANES)]
+    yield Work(*(array.data_ptr() for array in arrays))
 
 
 @compiled
-def _filter(kernels: Image, by_taps: Float32, taps: int, image: Float32, out: Float32, first: int) -> None:
-    """Rows of `out` (bands, H, W) from `first` on, by `kernels`. Those of one row at a time go by taps into `by_taps`
-    (Co, W in whole vectors), which lies at `taps`; reading them, LANES pixels beyond the last are read."""
-    step = 4 * by_taps.shape[1]
-    for row in range(kernels.rows):
-        for x in range(0, kernels.cols, LANES):
-            pixels = kernels.address + (row * kernels.cols + x) * kernels.pixel
-            for c in range(0, kernels.pixel, BYTES):
-                transpose(pixels + c, kernels.pixel, taps + c // 4 * step + 4 * x, step)
-        filter_row(image, by_taps, out, first + row)
-
-
-@compiled
-def _convolve(image: Image, padding: int, layer: _Layer, added: Image, out: Image, first: int, work: _Work) -> None:
+def _convolve(image: Image, padding: int, layer: Layer, added: Image, out: Image, first: int, work: Work) -> None:
     """The rows of the result from `first` on into `out`; `added` may be NOTHING."""
     point, product = AT_ONCE * image.pixel, AT_ONCE * out.pixel
     for y in range(0, out.rows, ROWS):
@@ -201,7 +157,7 @@ def _convolve(image: Image, padding: int, layer: _Layer, added: Image, out: Imag
             tiles = min(AT_ONCE, (out.cols - x + COLS - 1) // COLS)
             for tile in range(tiles):
                 row, col = first + y - padding, x + tile * COLS - padding
-                _take(image, row, col, work.points + tile * image.pixel, point, work)
+                take(image, row, col, 0, image.pixel, work.points + tile * image.pixel, point, work)
             for p in range(POINTS):
                 factors = layer.factors + p * image.pixel // 4 * out.pixel
                 multiply(
@@ -213,23 +169,24 @@ def _convolve(image: Image, padding: int, layer: _Layer, added: Image, out: Imag
 
 
 @compiled
-def _take(image: Image, y: int, x: int, points: int, point: int, work: _Work) -> None:
-    """B' d B of the tile that begins at (y, x) with its border, zeros beyond the image."""
+def take(image: Image, y: int, x: int, first: int, last: int, points: int, point: int, work: Work) -> None:
+    """B' d B of the tile that begins at (y, x) with its border, zeros beyond the image; bytes `first` ... `last` of a
+    pixel, the first of which goes to `points`."""
     source, row = image.address + (y * image.cols + x) * image.pixel, image.cols * image.pixel
     if y < 0 or x < 0 or y + HIGH > image.rows or x + WIDE > image.cols:
         for i in range(HIGH):
             for j in range(WIDE):
                 within = 0 <= y + i < image.rows and 0 <= x + j < image.cols
-                for c in range(0, image.pixel, BYTES):
+                for c in range(first, last, BYTES):
                     pixel = source + i * row + j * image.pixel + c
                     add(pixel if within else work.zeros, work.zeros, work.edge + (WIDE * i + j) * image.pixel + c)
         source, row = work.edge, WIDE * image.pixel
-    for c in range(0, image.pixel, BYTES):
-        _analyse(source + c, row, image.pixel, points + c, point)
+    for c in range(first, last, BYTES):
+        _analyse(source + c, row, image.pixel, points + c - first, point)
 
 
 @compiled
-def _give(products: int, product: int, layer: _Layer, added: Image, out: Image, y: int, x: int, work: _Work) -> None:
+def _give(products: int, product: int, layer: Layer, added: Image, out: Image, y: int, x: int, work: Work) -> None:
     """A' m A of a tile, bias, activation and what is added, to (y, x) of `out`, as far as that goes."""
     at, row = (y * out.cols + x) * out.pixel, out.cols * out.pixel
     whole = y + ROWS <= out.rows and x + COLS <= out.cols
