@@ -138,13 +138,13 @@ class SceneCanvas(Canvas):
         """The canvas of `scene` at a `ratio` (default: its own whole one) and a `phase` (default: pixels as areas).
 
         The PAN really lies `shift` (dx, dy) PAN pixels from its stated place, seen from the MS: the MS is moved against
-        that, and PAN pixels beyond the moved MS are left out. If it does not fall on the nested grid by itself, it is
-        interpolated once by `resampling`. Short kernels move detail near the Nyquist frequency too little: by 0.35 PAN
-        pixels on a Landsat scene with "cubic", 0.1 with "lanczos", 0.04 with "sinc". Raises SceneError if the ratio
-        does not fit or the two do not overlap.
+        that, and PAN pixels beyond the moved MS are left out. If it does not fall on the nested grid by itself, as at a
+        ratio that is not whole, it is interpolated once by `resampling`. Short kernels move detail near the Nyquist
+        frequency too little: by 0.35 PAN pixels on a Landsat scene with "cubic", 0.1 with "lanczos", 0.04 with "sinc".
+        Raises SceneError if the ratio is not the nearest whole one or the two do not overlap.
         """
         ratio = ratio or scene.ratio
-        if abs(scene.exact_ratio / ratio - 1) > RATIO_TOLERANCE:
+        if abs(scene.exact_ratio - ratio) > max(RATIO_TOLERANCE * ratio, 0.5):
             raise SceneError(
                 f"{scene.ms[0].path} has pixels {scene.exact_ratio:.3g} times those of {scene.pan.path}, not {ratio}"
             )

@@ -135,7 +135,7 @@ def choose(name: str, scene: Subject) -> Method:
         return _classical(name, "as asked", scene)
     fitting = [model for model in zoo.models() if _misfit(model, scene) is None]
     if name == "auto":
-        best = best_of([model for model in fitting if _order(model, scene)])
+        best = best_of([model for model in fitting if _known_to_fit(model, scene)])
         if best is None:
             bands = ", ".join(scene.band_names)
             return _classical(FALLBACK, f"no model fits {bands} at ratio {scene.exact_ratio:.3g}", scene)
@@ -149,6 +149,8 @@ def choose(name: str, scene: Subject) -> Method:
 
 
 def _classical(name: str, reason: str, scene: Subject) -> Method:
+    if abs(scene.exact_ratio / scene.ratio - 1) > RATIO_TOLERANCE:
+        log.info("pixels of the MS are %.3g PAN pixels: it is interpolated to %d", scene.exact_ratio, scene.ratio)
     return Method(name, reason, scene.ratio, area_phase(scene.ratio), tuple(range(len(scene.band_names))))
 
 
@@ -168,6 +170,12 @@ def _misfit(model: zoo.Model, scene: Subject) -> str | None:
     if guide != 1:
         return f"it wants a guide of {guide} bands, and a PAN has one"
     return model.spec.misfit(len(scene.band_names), scene.exact_ratio, RATIO_TOLERANCE)
+
+
+def _known_to_fit(model: zoo.Model, scene: Subject) -> bool:
+    """Of bands without names the order would be a guess, and a model fitted to one scene may be worse on another."""
+    sure_of_bands = not model.spec.bands or (_named(scene) and _order(model, scene) is not None)
+    return sure_of_bands and not model.spec.of_one_scene
 
 
 def _order(model: zoo.Model, scene: Subject) -> list[int] | None:

@@ -80,6 +80,11 @@ class ModelSpec:
         return [band.name for band in self.bands]
 
     @property
+    def of_one_scene(self) -> bool:
+        """Whether it was fitted to a single scene: its scores say nothing of others."""
+        return "adapted_from" in self.training
+
+    @property
     def elsewhere(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
         """Scores on scenes that neither trained the model nor chose its weights: what they are -> as `scores`."""
         tables: Mapping[str, Mapping[str, Mapping[str, float]]] = self.training.get("elsewhere", {})

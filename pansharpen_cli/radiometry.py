@@ -123,3 +123,37 @@ def quantise(hrms: Float32, dtype: np.dtype[Any], nodata: float | None) -> npt.N
     side_by_side = hrms if hrms.strides[-1] == dn.STEP else hrms.astype(np.float32, order="C")
     dn.quantise(side_by_side, *map(real, (info.min, info.max, lost, instead)), numbers)
     return numbers
+
+
+class Clipped:
+    """Which part of a product's values its `dtype` cannot hold, from one pixel in SPARSE x SPARSE."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._seen = self._below = self._above = 0
+
+    def look(self, hrms: Float32, valid: npt.NDArray[np.bool_]) -> None:
+        """At DN (bands, row, col) before they are rounded, where they are `valid` (row, col)."""
+        if not np.issubdtype(self._dtype, np.integer):
+            return
+        info, every = np.iinfo(self._dtype), slice(None, None, SPARSE)
+        values = hrms[:, every, every][:, valid[every, every]]
+        self._seen += values.size
+        self._below += int((values < info.min - 0.5).sum())
+        self._above += int((values > info.max + 0.5).sum())
+
+    def warning(self) -> str | None:
+        """A sentence, if it is more than WORTH_TELLING."""
+        parts = {"below": self._below, "above": self._above}
+        much = [f"{part / self._seen:.0%} {side}" for side, part in parts.items() if part > WORTH_TELLING * self._seen]
+        if not much:
+            return None
+        info = np.iinfo(self._dtype)
+        return (
+            f"of the values about {' and '.join(much)} what {self._dtype} holds ({info.min} to {info.max}) were clipped"
+            "; --dtype float32 keeps them"
+        )
+
+
+SPARSE = 8
+WORTH_TELLING = 0.01

@@ -39,6 +39,9 @@ DRIVERS = ["GTiff", "JP2OpenJPEG", "NITF"]
 RATIO_TOLERANCE = 0.05
 """Relative misfit between the true ratio and a whole one that the one interpolation of the MS takes up."""
 
+NOTICEABLE = 0.01
+"""PAN pixels: no smaller shift between two CRS changes anything."""
+
 MOST_RATIO = 32
 """MS pixels so many PAN pixels wide say nothing of a PAN pixel's colour, and windows of them fill the memory."""
 
@@ -52,6 +55,11 @@ EXPANSION_LIMIT = 1000
 """Bytes of pixels that a byte of a local file may stand for: DEFLATE comes to that with zeros, images to 10."""
 HARMLESS = 2**28
 """Bytes of pixels up to which it may be more."""
+
+
+def _colour(meaning: ColorInterp) -> str:
+    """The name of a band that its file calls a primary colour, or ""."""
+    return meaning.name if meaning in (ColorInterp.red, ColorInterp.green, ColorInterp.blue) else ""
 
 
 class Raster:
@@ -133,8 +141,7 @@ class Raster:
         stem = Path(self.path).stem
         scales, offsets = dataset.scales, dataset.offsets
         self.scaling = [_sane(scales[i - 1], offsets[i - 1]) for i in self.indexes]
-        descriptions = dataset.descriptions
-        names = [descriptions[i - 1] or "" for i in self.indexes]
+        names = [dataset.descriptions[i - 1] or _colour(dataset.colorinterp[i - 1]) for i in self.indexes]
         self.names = [n or (stem if len(names) == 1 else f"band {i}") for n, i in zip(names, self.indexes, strict=True)]
 
     @cached_property
@@ -404,11 +411,16 @@ class Scene:
 
     @cached_property
     def reprojected(self) -> bool:
-        pan, ms = self.pan_grid.crs, self.ms_grid.crs
-        if pan is None or ms is None or pan == ms:
+        """Whether the MS has a CRS in which places have other coordinates; by NOTICEABLE PAN pixels or more."""
+        pan, ms = self.pan_grid, self.ms_grid
+        if pan.crs is None or ms.crs is None or pan.crs == ms.crs:
             return False
         with self._in_words():
-            return bool(pyproj.CRS.from_wkt(pan) != pyproj.CRS.from_wkt(ms))
+            if pyproj.CRS.from_wkt(pan.crs) == pyproj.CRS.from_wkt(ms.crs):
+                return False
+            corners = np.array(np.meshgrid(ms.cols.ends, ms.rows.ends)).reshape(2, -1)
+            moved = pyproj.Transformer.from_crs(ms.crs, pan.crs, always_xy=True).transform(*corners) - corners
+        return not (np.abs(moved) < NOTICEABLE * min(pan.gsd)).all()  # nor if PROJ knows no answer
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:

@@ -44,6 +44,9 @@ MOVED = {
     "Landsat the other way": World(ratio=2, pan_size=(97, 98), ms_size=(60, 41), offset=(0.5, 1.5)),
     "half a pixel at ratio 3": World(ratio=3, ms_size=(32, 42), offset=(0.5, -1.5)),
     "some fraction": World(offset=(-3.3, 2.8)),
+    "ratio 1.6": World(ratio=1.6, ms_size=(60, 80)),
+    "ratio 2.5": World(ratio=2.5, ms_size=(38, 51), offset=(1.2, -0.7)),
+    "ratio 3.4": World(ratio=3.4, ms_size=(28, 37)),
     "inexact pixels": World(
         ratio=2, gsd=(15.0004, -14.9994), ms_gsd=(29.9976, -30.0016), offset=(-0.446, 0.331), ms_size=(60, 61)
     ),

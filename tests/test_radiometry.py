@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pansharpen_cli.radiometry import Moments, Radiometry, Scaling, holds, quantise
+from pansharpen_cli.radiometry import Clipped, Moments, Radiometry, Scaling, holds, quantise
 
 RNG = np.random.default_rng(5)
 
@@ -170,3 +170,23 @@ def test_the_input_is_left_alone():
     image = np.array([0, 1.5], np.float32)
     quantise(image, np.dtype("float32"), 0)
     assert image.tolist() == [0, 1.5]
+
+
+def test_what_is_clipped_is_told_in_percent_of_the_valid_values():
+    hrms = np.full((2, 80, 80), 100, np.float32)
+    hrms[0, :, :40], hrms[1, :8] = 300, -7
+    clipped = Clipped(np.dtype("uint8"))
+    clipped.look(hrms, np.ones((80, 80), bool))
+    clipped.look(np.full((2, 80, 80), 1e6, np.float32), np.zeros((80, 80), bool))
+    assert clipped.warning() == (
+        "of the values about 5% below and 25% above what uint8 holds (0 to 255) were clipped; --dtype float32 keeps "
+        "them"
+    )
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("uint8", 255.4), ("uint8", -0.4), ("uint16", 300), ("float32", -1e9)])
+def test_what_the_type_holds_is_not_clipped(dtype, value):
+    clipped = Clipped(np.dtype(dtype))
+    assert clipped.warning() is None
+    clipped.look(np.full((1, 9, 9), value, np.float32), np.ones((9, 9), bool))
+    assert clipped.warning() is None

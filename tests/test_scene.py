@@ -242,11 +242,18 @@ def test_no_overlap(tmp_path: Path, corner: tuple[float, float]):
     refuse(pan, ms, culprit=ms, because="do not overlap")
 
 
+@pytest.mark.parametrize("ms_crs", ["EPSG:25830", "EPSG:32630+5773"])
+def test_another_crs_of_the_same_coordinates_is_no_other(tmp_path: Path, ms_crs: str):
+    with Scene.open(*World(ms_crs=ms_crs).write(tmp_path)) as scene:
+        assert not scene.reprojected
+        (pixels,) = SceneCanvas.of(scene).crops(128, 1)
+        np.testing.assert_allclose(pixels.ms, World().ms_image(), rtol=1e-6)
+
+
 def test_ratio_misfit(tmp_path: Path):
     pan, ms = WORLD.write(tmp_path)
     with Scene.open(pan, ms) as scene, pytest.raises(SceneError, match=r"4 times .*pan\.tif, not 2"):
         SceneCanvas.of(scene, ratio=2)
-    refuse(*World(ratio=2.5).write(tmp_path), culprit=ms, because=r"2\.5 times")
 
 
 def test_the_ratio_must_fit_on_both_axes(tmp_path: Path):
@@ -323,6 +330,13 @@ def test_a_context_manager_closes(tmp_path: Path):
 
 
 # ------------------------------------------------------------------ bands
+
+
+def test_names_from_the_colours_that_a_file_tells(tmp_path: Path):
+    pan, _ = WORLD.write(tmp_path)
+    ms = save(tmp_path / "rgb.tif", WORLD.ms_image(), WORLD.ms_sheet, dtype="uint16", photometric="RGB")
+    with Scene.open(pan, ms, bands=[3, 1]) as scene:
+        assert scene.band_names == ["blue", "red"]
 
 
 def test_names_from_descriptions(tmp_path: Path):

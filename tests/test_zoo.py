@@ -263,6 +263,22 @@ def test_auto_goes_by_scenes_that_all_were_judged_on_and_none_learned_from(model
     )
 
 
+def test_auto_guesses_nothing(models, monkeypatch):
+    """Neither the order of bands without names, nor that a model fitted to one scene is good for another."""
+    monkeypatch.setattr(zoo, "folders", lambda: [models])
+
+    def chosen(*names):
+        return choose("auto", SimpleNamespace(band_names=list(names), ratio=4, exact_ratio=4.0)).name
+
+    random_model(models / "these", channels=8)
+    assert chosen(*BGRN) == "these"
+    assert chosen("band 1", "band 2", "band 3", "band 4") == chosen("swirA", "tirA", "tirB", "x") == "mtf-glp-fs"
+    change(models / "these", training={"adapted_from": "another"})
+    assert chosen(*BGRN) == "mtf-glp-fs"
+    random_model(models / "any", "adknet-per-band", bands=(), channels=8, layers=1)
+    assert chosen(*BGRN) == chosen("swirA", "tirA", "tirB", "x") == "any"
+
+
 def test_cards_compare_with_nothing_but_what_there_is():
     known = {model.name for model in zoo.models()} | set(METHODS)
     for model in zoo.models():
