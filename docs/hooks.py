@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+OWN = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md"}
+"""Pages of the site that are files of the root."""
 BATCH_ONLY = 5
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 """By name, in the order of `pansharpen --help`."""
@@ -110,8 +112,15 @@ def from_root(name: str) -> str:
 def generated() -> dict[str, str]:
     """Markdown by its place in the site."""
     pages = {f"commands/{name}.md": command_page(name) for name in COMMANDS}
-    own = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md"}
-    return pages | {page: from_root(name) for page, name in own.items()}
+    return pages | {page: from_root(name) for page, name in OWN.items()}
+
+
+def in_site(markdown: str, place: str) -> str:
+    """A page at `place` in docs/, its links to files of the root as links to their pages."""
+    up = "../" * place.count("/")
+    for page, name in OWN.items():
+        markdown = markdown.replace(f"](../{up}{name}", f"]({up}{page}")
+    return markdown
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -129,7 +138,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """A list of the commands at the end of the page on all of them."""
+    """Links as they are in the site, and a list of the commands at the end of the page on all of them."""
+    markdown = in_site(markdown, page.file.src_uri)
     if page.file.src_uri != "commands.md":
         return markdown
     first_lines = {name: inspect.cleandoc(command.help).splitlines()[0] for name, command in COMMANDS.items()}

@@ -64,8 +64,9 @@ class Diagnosis:
             topic = "" if found.topic == before else found.topic
             lines.append(f"{marks[found.state]} {topic:{topics}}  {found.name:{names}}  {found.detail}".rstrip())
             before = found.topic
-        wrong = sum(found.state == "wrong" for found in self.findings)
-        return "\n".join([*lines, "", f"{wrong} things are wrong (!)" if wrong else "nothing is wrong"])
+        wrong = sum(found.state == "wrong" for found in shown)
+        told = f"{wrong} thing{' is' if wrong == 1 else 's are'} wrong (!)" if wrong else "nothing is wrong"
+        return "\n".join([*lines, "", told])
 
 
 def examine(device: str | None = None, backend: str = "torch") -> Diagnosis:

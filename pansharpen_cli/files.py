@@ -6,6 +6,10 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from tempfile import gettempdir
+
+PASSING = "pansharpen-"
+"""What the name of a temporary folder begins with in which a product is written that upload.py then sends away."""
 
 
 def digest(path: str | Path) -> str:
@@ -19,6 +23,43 @@ def digest(path: str | Path) -> str:
 def redacted(text: str | Path) -> str:
     """A path, or a text with paths in it, without what may be secret in a URL: user, password and query."""
     return re.sub(r"\?\S*", "?...", re.sub(r"(://)[^/@\s]+@", r"\1...@", str(text)))
+
+
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """True if both are there and are one file, by whatever names."""
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
+def named_from(folder: Path, path: str | Path) -> str:
+    """What a file is called from `folder`: relative to it, so that both are found again after a move together.
+
+    Absolute if the two share no folder but the root, or lie on two drives. As given, without secrets, if it is no local
+    file, or if nothing stays in `folder`.
+    """
+    if not os.path.isfile(path) or is_passing(folder):
+        return redacted(path)
+    for seen in (os.path.abspath, os.path.realpath):  # ".." behind a link leads to where its target lies
+        here, there = seen(folder), seen(path)
+        if not _share_a_folder(here, there):
+            break
+        name = os.path.relpath(there, here)
+        if same_file(os.path.join(folder, name), path):
+            return Path(name).as_posix()
+    return os.path.abspath(path)
+
+
+def is_passing(folder: Path) -> bool:
+    """True for a folder out of which a product is sent away."""
+    return folder.name.startswith(PASSING) and same_file(folder.parent, gettempdir())
+
+
+def _share_a_folder(one: str, other: str) -> bool:
+    """Besides the root. Both are absolute."""
+    try:
+        shared = os.path.commonpath([one, other])
+    except ValueError:  # on two drives
+        return False
+    return os.path.dirname(shared) != shared
 
 
 def remove_partials(path: Path, process: int | None = None) -> None:

@@ -22,13 +22,13 @@ from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.canvas import Canvas, SceneCanvas
 from pansharpen_cli.concurrency import Behind, Threads
 from pansharpen_cli.coregistration import Choice, measure, to_apply
-from pansharpen_cli.errors import OutputError, SceneError
-from pansharpen_cli.files import digest, redacted
+from pansharpen_cli.errors import OutputError, SceneError, UsageError
+from pansharpen_cli.files import digest, named_from, redacted
 from pansharpen_cli.journal import JournalingWriter
 from pansharpen_cli.method import BackendName, Means, Method, choose
 from pansharpen_cli.mtf import SENSORS
 from pansharpen_cli.part import Part, Statistics, fetch, put_out, seen, window
-from pansharpen_cli.radiometry import quantise
+from pansharpen_cli.radiometry import Clipped, holds, quantise
 from pansharpen_cli.registration import Shift
 from pansharpen_cli.scene import Nodata, Scene
 from pansharpen_cli.tiling import Pixels, Reach, Tile
@@ -125,6 +125,7 @@ def sharpen(
         Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene,
         Threads(1, "digest") as beside,
     ):
+        _check_nodata(job, scene)
         digests = beside.submit(input_digests, job)
         method = choose(job.model, scene)
         digest_of_job = beside.submit(lambda: job_digest(job, method, scene, digests.result()))
@@ -186,6 +187,14 @@ def _check_output(job: Job) -> None:
     check_target(job.output, job.overwrite)
 
 
+def _check_nodata(job: Job, scene: Scene) -> None:
+    """Raises UsageError if no pixel of the product can have that value."""
+    dtype = _dtype(job, scene)
+    if isinstance(job.nodata, float | int) and not holds(dtype, job.nodata):
+        info = np.iinfo(dtype)  # type: ignore[type-var]
+        raise UsageError(f"--nodata {job.nodata:g} is no {dtype}; give a whole number from {info.min} to {info.max}")
+
+
 def _measured(job: Job, scene: Scene) -> Shift | None:
     canvas = seen(SceneCanvas.of(scene, resampling=job.resampling), job.part, job.statistics)
     if job.part is not None:
@@ -211,14 +220,17 @@ def _sharpen_tiles(
 
     def write(pixels: Pixels, hrms: Float32) -> None:
         valid = pixels.valid[pixels.tile.inner]
+        clipped.look(hrms, valid)
         writer.write(*place(pixels.tile), quantise(hrms, writer.dtype, writer.nodata), valid)
 
-    written = writer.written
+    clipped, written = Clipped(writer.dtype), writer.written
     left = [tile for tile in tiles if tuple(span.start for span in place(tile)) not in written]
     with Behind() as behind:
         for done, (pixels, hrms) in enumerate(sharpened(left), start=1 + len(written)):
             behind(write, pixels, hrms)
             on_tile(done, len(tiles))
+    if warning := clipped.warning():
+        log.warning(warning)
 
 
 def _key(job: Job, job_sha256: Callable[[], str], means: Means, tile: int) -> str | None:
@@ -259,10 +271,13 @@ def tile_size(method: Method, reach: Reach, *, on_gpu: bool) -> int:
 def _tell(shift: Shift | None, applied: tuple[float, float]) -> None:
     if shift is None:
         return
+    done = f"corrected by ({applied[0]:.2f}, {applied[1]:.2f})" if any(applied) else "left as it is"
+    if not shift.windows:
+        log.info("no window shows how PAN and MS lie on each other (too little detail or data): %s", done)
+        return
     log.info(
-        "PAN lies (%.2f, %.2f) PAN pixels off, right and down (confidence %.2f, spread %.2f, %d windows): %s",
-        shift.dx, shift.dy, shift.confidence, shift.spread, shift.windows,
-        f"corrected by ({applied[0]:.2f}, {applied[1]:.2f})" if any(applied) else "left as it is",
+        "PAN lies (%.2f, %.2f) PAN pixels off, right and down (confidence %.2f, spread %.2f, %d window%s): %s",
+        shift.dx, shift.dy, shift.confidence, shift.spread, shift.windows, "" if shift.windows == 1 else "s", done,
     )  # fmt: skip
 
 
@@ -280,7 +295,13 @@ def _tags(
     job: Job, method: Method, means: Means, shift: Shift | None, applied: tuple[float, float],
     canvas: SceneCanvas, digests: list[str],
 ) -> dict[str, str]:  # fmt: skip
-    """What made the product: enough to make it again, and for `qnr` and `report` to find its inputs."""
+    """What made the product: enough to make it again, and for `qnr` and `report` to find its inputs.
+
+    Local inputs are named as seen from its folder. FOLDER is that, if inputs were given by absolute paths: a product
+    that is moved alone still leads to them.
+    """
+    folder, inputs = job.output.parent, (job.pan, *job.ms)
+    pan, *ms = (named_from(folder, path) for path in inputs)
     tags = {
         "VERSION": __version__,
         "MODEL": method.name,
@@ -288,9 +309,9 @@ def _tags(
         "BACKEND": means.backend,
         "DEVICE": means.device,
         "PRECISION": means.precision,
-        "PAN": redacted(job.pan),
+        "PAN": pan,
         "PAN_SHA256": digests[0],
-        "MS": json.dumps([redacted(path) for path in job.ms]),
+        "MS": json.dumps(ms),
         "MS_SHA256": json.dumps(digests[1:]),
         "BANDS": json.dumps(job.bands),
         "RATIO": str(method.ratio),
@@ -300,6 +321,8 @@ def _tags(
         "SHIFT_APPLIED": f"{applied[0]:.4f},{applied[1]:.4f}",
         "MS_INTERPOLATED": job.resampling if canvas.interpolated else "no",
     }
+    if any(os.path.isabs(given) and not os.path.isabs(name) for given, name in zip(inputs, (pan, *ms), strict=True)):
+        tags["FOLDER"] = os.path.abspath(folder)
     if job.part is not None:
         tags |= {"WINDOW": window(canvas), "STATISTICS": job.statistics}
     if shift is not None:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 from pathlib import Path
 from threading import Lock
@@ -19,7 +19,7 @@ from affine import Affine
 
 from pansharpen_cli.canvas import SceneCanvas
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.files import digest
+from pansharpen_cli.files import digest, same_file
 from pansharpen_cli.geogrid import GeoGrid
 from pansharpen_cli.interpolation import KERNELS, area_phase, toolbox_phase
 from pansharpen_cli.metrics.full_resolution import FULL, PRODUCTS, FullReport, full
@@ -68,8 +68,9 @@ def judge(
         fused = Raster(product)
         opened.callback(fused.close)
         tags = _sound(fused.tags(TAGS), product)
-        pan = pan or _found("PAN", tags.get("PAN"), product, tags.get("PAN_SHA256", ""))
-        files = list(ms) or _all_found(tags, product)
+        made_in = tags.get("FOLDER", "")
+        pan = pan or _found("PAN", tags.get("PAN"), tags.get("PAN_SHA256", ""), product, made_in)
+        files = list(ms) or _all_found(tags, product, made_in)
         sensor = sensor or tags.get("SENSOR", "generic")
         if sensor not in SENSORS:
             raise SceneError(f"{product} was made for the sensor {sensor!r}, which is not known here; give --sensor")
@@ -78,8 +79,9 @@ def judge(
         _check(fused, canvas)
         plain = Raster(product, nodata="none")
         opened.callback(plain.close)
+        placed = _Fused(fused, plain, canvas)
         report = full(
-            Locked(_Fused(fused, plain, canvas), Lock()),
+            Locked(placed, Lock()),
             Locked(_Placed(scene.pan, canvas), Lock()),
             Locked(_Ms(canvas), Lock()),
             gains=[SENSORS[sensor].gain(canonical_band(name)) for name in scene.band_names],
@@ -92,6 +94,8 @@ def judge(
                 "check their extents and nodata values"
             )
         origin = slice(canvas.rows.first, canvas.rows.first), slice(canvas.cols.first, canvas.cols.first)
+        # in pixels of the product: the canvas is filled up to whole MS pixels, and may be far larger
+        report = replace(report, given=(fused.grid.height, fused.grid.width), size=placed.within(report.size))
         return Judgement(report, pan, tuple(files), sensor, scene.pan_grid.crop(*origin))
 
 
@@ -132,32 +136,49 @@ def _sound(tags: dict[str, str], product: Path) -> dict[str, str]:
     return tags
 
 
-def _all_found(tags: dict[str, str], product: Path) -> list[str]:
+def _all_found(tags: dict[str, str], product: Path, made_in: str) -> list[str]:
     names = json.loads(tags.get("MS", "[]"))
     digests = json.loads(tags.get("MS_SHA256", "[]")) or [""] * len(names)
     if not names:
-        return [_found("MS", None, product, "")]
-    return [_found("MS", name, product, known) for name, known in zip(names, digests, strict=True)]
+        return [_found("MS", None, "", product, made_in)]
+    return [_found("MS", name, known, product, made_in) for name, known in zip(names, digests, strict=True)]
 
 
-def _found(role: str, name: str | None, product: Path, known: str) -> str:
-    """Where the file is that a tag names: as it was given, or beside the product. A changed one is warned of.
+def _found(role: str, name: str | None, known: str, product: Path, made_in: str) -> str:
+    """Where the file is that a tag names. A changed one is warned of.
 
-    `known`: its SHA-256 when the product was made, or "".
+    `known`: its SHA-256 when the product was made, or "". `made_in`: the folder of the product then, or "".
     """
     if not name:
         raise SceneError(f"{product} does not say what its {role} was; give --{role.lower()}")
-    places = dict.fromkeys((Path(name), product.parent / name, product.parent / Path(name).name))
-    paths = [path for path in places if os.path.isfile(path)]
+    paths = _places(name, product, made_in)
     if not paths:
         raise SceneError(f"{product} was made of {name}, which is not there; give --{role.lower()}")
     if not known:
-        return str(paths[0])
+        return paths[0]
     for path in paths:  # another file may have its name
         if digest(path) == known:
-            return str(path)
+            return path
     log.warning("%s has changed since %s was made of it", paths[0], product)
-    return str(paths[0])
+    return paths[0]
+
+
+def _places(name: str, product: Path, made_in: str) -> list[str]:
+    """The files that `name` in the tags of `product` may mean, the likeliest first. The product itself is none.
+
+    A name counts from the product's folder: where it lies now, where a link to it leads, where it was made. Those of
+    older products count from where somebody stood. At last comes what has this name beside the product.
+    """
+    folders = product.parent, product.resolve().parent, made_in, ""
+    paths = [*(os.path.join(folder, name) for folder in folders), os.path.join(product.parent, Path(name).name)]
+    there = filter(os.path.isfile, map(_shortened, paths))
+    return list(dict.fromkeys(path for path in there if not same_file(path, product)))
+
+
+def _shortened(path: str) -> str:
+    """Without `..`, unless that leads elsewhere, as behind a link."""
+    short = os.path.normpath(path)
+    return path if os.path.exists(path) and not same_file(short, path) else short
 
 
 def product_canvas(scene: Scene, tags: dict[str, str]) -> SceneCanvas:
@@ -198,6 +219,13 @@ class _Placed:
             round(float(pan.rows.edge(grid.rows.origin))) - canvas.rows.first,
             round(float(pan.cols.edge(grid.cols.origin))) - canvas.cols.first,
         )
+
+    def within(self, size: tuple[int, int]) -> tuple[int, int]:
+        """How many of its rows and columns lie in the first `size` of the canvas."""
+        own = self._raster.grid.height, self._raster.grid.width
+        ends = (min(s, o + n) - max(0, o) for s, o, n in zip(size, self._origin, own, strict=True))
+        rows, cols = (max(0, end) for end in ends)
+        return rows, cols
 
     def read(self, rows: slice, cols: slice) -> tuple[npt.NDArray[Any], Mask]:
         shape = rows.stop - rows.start, cols.stop - cols.start

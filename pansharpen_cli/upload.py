@@ -15,7 +15,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from pansharpen_cli.errors import OutputError, SceneError
-from pansharpen_cli.files import redacted
+from pansharpen_cli.files import PASSING, redacted
 from pansharpen_cli.locations import gdal_name, set_requests
 from pansharpen_cli.pipeline import Job, Product
 from pansharpen_cli.scene import Raster
@@ -24,7 +24,7 @@ from pansharpen_cli.scene import Raster
 def sharpen_to(url: str, job: Job, make: Callable[[Job], Product]) -> Product:
     """The product of `job` as `make` makes it, at `url` instead of the job's output. Raises OutputError."""
     _check_absent(url, job.overwrite)
-    with TemporaryDirectory(prefix="pansharpen-") as folder:
+    with TemporaryDirectory(prefix=PASSING) as folder:
         made = make(replace(job, output=Path(folder) / PurePosixPath(url).name))
         _send(made.path, url)
     return made

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,6 +24,7 @@ from worlds import World
 from pansharpen_cli import __version__, zoo
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.cli.app import EXIT_CODES, app
+from pansharpen_cli.method import choose
 from pansharpen_cli.networks import NETWORKS
 
 ROOT = Path(__file__).parents[1]
@@ -137,6 +139,23 @@ def test_no_link_is_dead(page):
         path = os.path.normpath(Path(page).parent / place) if place else page
         assert (ROOT / path).exists() or (path in PAGES and path not in WRITTEN), target
         assert not anchor or anchor in anchors(PAGES[path]), target
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_no_link_is_dead_in_the_repository(page):
+    """Where nothing is generated; the site has the files of the root as pages of its own."""
+    for target in re.findall(r"\]\(([^):# ]+)[#)]", WRITTEN[page]):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+    place = page.removeprefix("docs/")
+    if place != page:
+        links = re.findall(r"\]\(([^) ]+)\)", hooks.in_site(WRITTEN[page], place))
+        assert not [link for link in links if link.startswith("../" * (place.count("/") + 1))]
+
+
+def test_the_model_that_auto_takes_for_worldview_is_named():
+    bands = ("coastal", "blue", "green", "yellow", "red", "rededge", "nir", "nir2")
+    taken = choose("auto", SimpleNamespace(band_names=bands, exact_ratio=4.0, ratio=4)).name
+    assert f"auto` takes `{taken}`" in WRITTEN["docs/recipes/worldview.md"]
 
 
 @pytest.mark.parametrize("name", TREE.commands)

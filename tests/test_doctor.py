@@ -11,6 +11,7 @@ from test_zoo import random_model
 from pansharpen_cli import doctor
 from pansharpen_cli.backends import onnx_runtime
 from pansharpen_cli.cli import app
+from pansharpen_cli.doctor import Diagnosis, Finding
 
 
 @pytest.fixture
@@ -33,6 +34,10 @@ def found(out):
     return {finding["name"]: (finding["state"], finding["detail"]) for finding in json.loads(out)["findings"]}
 
 
+def out_says_wrong(out):
+    return out.splitlines()[-1].endswith("wrong (!)")
+
+
 def test_a_machine_that_works(pansharpen):
     code, out, _ = pansharpen("--json")
     told = found(out)
@@ -53,8 +58,20 @@ def test_what_is_asked_for_decides(backend, pansharpen):
     assert code == 4
     assert json.loads(out)["asked"]["state"] == "wrong"  # the object is whole all the same
     assert "--device warp" in err
+    assert out_says_wrong(pansharpen("--device", "warp", "--backend", backend)[1])
     if not torch.cuda.is_available():
-        assert pansharpen("--device", "cuda", "--backend", backend)[0] == 4
+        code, out, _ = pansharpen("--device", "cuda", "--backend", backend)
+        assert (code, out_says_wrong(out)) == (4, True)
+
+
+def test_what_is_wrong_is_counted():
+    ok, wrong = (Finding("topic", state, state, "so it is") for state in ("ok", "wrong"))
+    last = [
+        Diagnosis(findings, asked).as_text().splitlines()[-1]
+        for findings, asked in (((ok,), None), ((ok,), ok), ((ok,), wrong), ((ok, wrong), ok), ((ok, wrong), wrong))
+    ]
+    one = "1 thing is wrong (!)"
+    assert last == ["nothing is wrong", "nothing is wrong", one, one, "2 things are wrong (!)"]
 
 
 def test_a_model_that_was_changed_is_found(pansharpen, tmp_path):

@@ -186,7 +186,11 @@ def test_from_store_to_store(served, tmp_path):
         full = run(*inputs, "-o", "s3://full/out.tif", **keys)
         assert (full.returncode, "s3://full/out.tif cannot be written" in full.stderr) == (1, True)
         assert run(*inputs, "-o", "s3://bucket/new/out.tif", "--resume", **keys).returncode == 2
-    assert run(served / "pan.tif", served / "ms.tif", *part, "-o", tmp_path / "local.tif").returncode == 0
+        files = served / "pan.tif", served / "ms.tif"
+        assert run(*files, *part, "-o", "s3://bucket/of_files.tif", **keys).returncode == 0
+    with rasterio.open(tmp_path / "bucket/of_files.tif") as there:  # and not as seen from where it was written
+        assert there.tags(ns="PANSHARPEN")["PAN"] == str(served / "pan.tif")
+    assert run(*files, *part, "-o", tmp_path / "local.tif").returncode == 0
     assert (tmp_path / "bucket/new/out.tif").read_bytes() == before
     with rasterio.open(tmp_path / "bucket/new/out.tif") as there, rasterio.open(tmp_path / "local.tif") as here:
         assert np.array_equal(there.read(), here.read())

@@ -8,16 +8,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from worlds import World
 
 from pansharpen_cli.cli import app
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.files import PASSING, named_from
 from pansharpen_cli.metrics import FULL
+from pansharpen_cli.part import Window
 from pansharpen_cli.pipeline import Job, sharpen
 from pansharpen_cli.quality import judge, write_maps
 
@@ -158,6 +162,130 @@ def test_another_file_of_the_same_name_is_not_taken(
     with caplog.at_level(logging.WARNING, "pansharpen_cli"):
         assert judge(tmp_path / "out.tif").pan == str(tmp_path / "pan.tif")
     assert not caplog.records
+
+
+def moved(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with the folders `scene`, which holds PAN and MS, and `products`, which is empty."""
+    folder = tmp_path / "work/project"
+    for name in ("scene", "products"):
+        (folder / name).mkdir(parents=True)
+    World(pan_size=(130, 133), ms_size=(33, 34)).write(folder / "scene")
+    return folder
+
+
+def tagged(path: Path, **tags: str) -> dict[str, str]:
+    """The tags of a product, after some are set."""
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(ns="PANSHARPEN", **tags)
+        return file.tags(ns="PANSHARPEN")
+
+
+def inputs(project: Path) -> tuple[str, tuple[str, ...]]:
+    return str(project / "scene/pan.tif"), (str(project / "scene/ms.tif"),)
+
+
+@pytest.mark.parametrize("given", ["relative", "absolute"])
+def test_inputs_are_found_from_anywhere_and_after_a_move(
+    given: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("WARNING", "pansharpen_cli")
+    monkeypatch.chdir(project / "scene")
+    product = project / "products/out.tif"
+    pan, ms, output = ("pan.tif", "ms.tif", Path("../products/out.tif"))
+    if given == "absolute":
+        pan, ms, output = project / "scene/pan.tif", project / "scene/ms.tif", product
+    sharpen(Job(pan, [ms], output, model="exp", threads=1))
+    tags = tagged(product)
+    assert (tags["PAN"], json.loads(tags["MS"])) == ("../scene/pan.tif", ["../scene/ms.tif"])
+    assert ("FOLDER" in tags) == (given == "absolute")  # no more of the machine is told than was given
+    monkeypatch.chdir(product.parent)
+    found = judge(Path("out.tif"), metrics=["D_lambda"])
+    assert (found.pan, found.ms) == ("../scene/pan.tif", ("../scene/ms.tif",))
+    monkeypatch.chdir("/")
+    assert (judge(product).pan, judge(product).ms) == inputs(project)
+    moved(project, tmp_path / "another/place")
+    away = tmp_path / "another/place"
+    assert (judge(away / "products/out.tif").pan, judge(away / "products/out.tif").ms) == inputs(away)
+    assert not caplog.records
+
+
+def test_a_product_that_was_moved_alone_leads_to_absolute_inputs(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    product = project / "products/out.tif"
+    sharpen(Job(project / "scene/pan.tif", [project / "scene/ms.tif"], product, model="exp", threads=1))
+    monkeypatch.chdir("/")
+    moved(product, tmp_path / "elsewhere/out.tif")
+    product.parent.rmdir()
+    found = judge(tmp_path / "elsewhere/out.tif", metrics=["D_lambda"])
+    assert (found.pan, found.ms) == inputs(project)
+
+
+def test_links_lead_to_inputs(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """To a product, and to the folder it is in: `..` means another folder behind one."""
+    (tmp_path / "disk/deep").mkdir(parents=True)
+    (project / "products").rmdir()
+    (project / "products").symlink_to(tmp_path / "disk/deep")
+    monkeypatch.chdir(project)
+    sharpen(Job("scene/pan.tif", ["scene/ms.tif"], Path("products/out.tif"), model="exp", threads=1))
+    (tmp_path / "latest.tif").symlink_to(project / "products/out.tif")
+    monkeypatch.chdir("/")
+    for name in (tmp_path / "disk/deep/out.tif", project / "products/out.tif", tmp_path / "latest.tif"):
+        found = judge(name, metrics=["D_lambda"])
+        assert Path(found.pan).samefile(project / "scene/pan.tif")
+        assert Path(found.ms[0]).samefile(project / "scene/ms.tif")
+
+
+def test_a_product_is_never_its_own_input(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, command: Command
+):
+    """One with the name of its MS, judged from elsewhere; also if it is of an older version."""
+    caplog.set_level("WARNING", "pansharpen_cli")
+    product = project / "products/ms.tif"
+    monkeypatch.chdir(project / "scene")
+    sharpen(Job("pan.tif", ["ms.tif"], Path("../products/ms.tif"), model="exp", threads=1))
+    monkeypatch.chdir(project)
+    assert (judge(product).pan, judge(product).ms) == inputs(project)
+    tagged(product, PAN="pan.tif", MS='["ms.tif"]')
+    command.refuses("products/ms.tif", "--pan", "scene/pan.tif", message="made of ms.tif, which is not there")
+    monkeypatch.chdir(project / "scene")
+    assert judge(Path("../products/ms.tif")).ms == ("ms.tif",)
+    assert not caplog.records
+
+
+def test_names_that_cannot_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "what?.tif"
+    file.touch()
+    (tmp_path / "products").mkdir()
+    assert named_from(tmp_path / "products", file) == "../what?.tif"
+    assert named_from(Path("/nowhere"), file) == str(file)  # the root alone is no folder to move
+    assert named_from(tmp_path, "https://user:hunter2@host/pan.tif?token") == "https://...@host/pan.tif?..."
+    assert named_from(tmp_path, "/vsis3/bucket/pan.tif") == "/vsis3/bucket/pan.tif"
+    monkeypatch.chdir(tmp_path)
+    with TemporaryDirectory(prefix=PASSING) as folder:
+        assert named_from(Path(folder), Path("what?.tif")) == "what?..."
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (-3, 2)])
+def test_the_pixels_that_were_given_are_those_of_the_product(offset: tuple[int, int], tmp_path: Path, command: Command):
+    """Not those of the canvas, which are whole MS pixels."""
+    world = World(pan_size=(131, 165), ms_size=(33, 43), offset=offset)
+    pan, ms = world.write(tmp_path)
+    made = sharpen(Job(pan, [ms], tmp_path / "out.tif", model="exp", threads=1, coregister="off"))
+    report = judge(made.path).report
+    assert report.given == (made.height, made.width)
+    assert all(size - 32 <= measured <= size for measured, size in zip(report.size, report.given, strict=True))
+    assert f" of {made.height} x {made.width} pixels" in command(made.path)
+    part = sharpen(Job(pan, [ms], tmp_path / "part.tif", model="exp", part=Window(20, 8, 144, 120), threads=1))
+    report = judge(part.path).report
+    assert report.given == (120, 144)
+    assert report.size == (120, 140 if offset == (0, 0) else 137)
 
 
 def copied(source: Path, target: Path, change: Callable[[np.ndarray], np.ndarray], **profile: Any) -> Path:

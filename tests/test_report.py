@@ -22,7 +22,9 @@ from worlds import World, save
 from pansharpen_cli.cli import app
 from pansharpen_cli.pipeline import Job, sharpen
 from pansharpen_cli.report.gather import gather
+from pansharpen_cli.report.measure import _histograms
 from pansharpen_cli.report.page import write
+from pansharpen_cli.report.words import counted
 
 EXAMPLE = Path(__file__).parents[1] / "examples/l8_madrid"
 BAD = slice(224, 288), slice(320, 384)
@@ -256,6 +258,44 @@ def test_without_windows_it_says_so(tmp_path, pansharpen):
     code, _, err = pansharpen("report", tmp_path / "out.tif", "-o", tmp_path / "out.html")
     assert code == 0, err
     assert "shows how PAN and MS lie on each other" in Page(tmp_path / "out.html").text
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("method", ["exp", "gsa"])
+def test_a_constant_band_has_a_histogram(method, tmp_path, pansharpen):
+    """What a method makes of it differs by rounding alone."""
+    world = World(pan_size=(131, 165), ms_size=(33, 43), bands=3)
+    random, ms = np.random.default_rng(0), world.ms_image()
+    ms[1] = 5000
+    pan, path = world.write(tmp_path, world.pan_image() + 20 * random.normal(size=(1, 131, 165)), ms)
+    sharpen(Job(pan, [path], tmp_path / "out.tif", model=method, threads=1))
+    code, _, err = pansharpen("report", tmp_path / "out.tif", "-o", tmp_path / "out.html")
+    assert code == 0, err
+    page = Page(tmp_path / "out.html")
+    found = page.data["histograms"][1]
+    assert found["high"] - found["low"] >= 1
+    assert sum(found["ms"]) == pytest.approx(1)
+    assert sum(page.data["products"][0]["histograms"][1]) == pytest.approx(1)
+    assert "Of 165 \u00d7 131 pixels" in page.text  # as the head of the page counts them
+
+
+@pytest.mark.parametrize("level", [0.3, 5000, 3e9])
+def test_a_histogram_is_as_fine_as_its_values_allow(level):
+    noise = np.random.default_rng(0).integers(-1, 2, 1000) * np.spacing(np.float32(level))
+    for values in (np.full(1000, level, np.float32), (level + noise).astype(np.float32)):
+        found = _histograms(values, [values[::-1]])
+        assert sum(found.ms) == pytest.approx(1, abs=0.5)
+        assert sum(found.ms) == pytest.approx(sum(found.products[0]))
+    spread = _histograms(np.linspace(level, 2 * level, 1000, dtype=np.float32), [])
+    assert (spread.low, spread.high) == (pytest.approx(1.005 * level), pytest.approx(1.99 * level))
+
+
+def test_one_is_not_several(tmp_path):
+    paths = World(pan_size=(131, 165), ms_size=(33, 43), bands=1, names=("grey",)).write(tmp_path)
+    sharpen(Job(paths[0], [paths[1]], tmp_path / "out.tif", model="exp", threads=1))
+    write(gather([tmp_path / "out.tif"]), tmp_path / "out.html")
+    assert "1 band (grey)" in Page(tmp_path / "out.html").text
+    assert [counted(n, "window") for n in (0, 1, 2, 1000)] == ["0 windows", "1 window", "2 windows", "1,000 windows"]
 
 
 HOSTILE = '</script><script>alert("x")</script><img src=http://evil.example/ onerror=alert(1)>&amp;'

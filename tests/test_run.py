@@ -17,8 +17,9 @@ from worlds import World, save
 
 import pansharpen_cli
 from pansharpen_cli.errors import ModelError
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.pipeline import Job, _tell, sharpen
 from pansharpen_cli.radiometry import Radiometry
+from pansharpen_cli.registration import Shift
 
 SCENES = [
     "geoeye1_fields_w", "ikonos_mixed_w", "l7/01", "l8_madrid", "l8_momotombo", "l8_pamplona_w", "l8_plain_a",
@@ -91,7 +92,8 @@ def test_every_scene_comes_out_in_its_place(name, data, tmp_path):
         assert np.corrcoef(band.data[both], low.data[both])[0, 1] > 0.85  # the MS itself, only smoother
         assert band.data[both].mean() == pytest.approx(low.data[both].mean(), rel=0.01)
     found = tags(output)
-    assert (found["PAN"], json.loads(found["MS"])) == (str(scene / "pan.tif"), [str(scene / "ms.tif")])
+    named = [tmp_path / name for name in (found["PAN"], *json.loads(found["MS"]))]  # from the product's folder
+    assert [path.resolve() for path in named] == [(scene / name).resolve() for name in ("pan.tif", "ms.tif")]
     assert found["PAN_SHA256"] == sha256(scene / "pan.tif")
     assert json.loads(found["MS_SHA256"]) == [sha256(scene / "ms.tif")]
     assert (found["MODEL"], found["BACKEND"], found["DEVICE"]) == ("exp", "classical", "cpu")
@@ -160,6 +162,24 @@ def test_coregistration_does_what_is_asked(asked, data, tmp_path):
     )
     assert applied == pytest.approx(expected, abs=1e-4)
     assert found["MS_INTERPOLATED"] == ("sinc" if any(applied) else "no")
+
+
+def test_a_shift_that_cannot_be_measured_is_not_told_as_zero(tmp_path, caplog):
+    caplog.set_level("INFO", "pansharpen_cli")
+    world = World(bands=3, dtype="uint16", pan_size=(256, 256), ms_size=(64, 64))
+    pan, ms = world.write(tmp_path, np.full((1, 256, 256), 500), np.full((3, 64, 64), 700))
+    sharpen(Job(pan, [ms], tmp_path / "out.tif", model="exp"))
+    sharpen(Job(pan, [ms], tmp_path / "given.tif", model="exp", coregister=(1, 0)))
+    assert "PAN lies" not in caplog.text
+    told = [message for message in caplog.messages if "no window shows how PAN and MS lie on each other" in message]
+    assert [message.split(": ")[-1] for message in told] == ["left as it is", "corrected by (1.00, 0.00)"]
+
+
+def test_one_window_is_not_windows(caplog):
+    caplog.set_level("INFO", "pansharpen_cli")
+    _tell(Shift(0.5, 0, 0.2, 0, 1), (0, 0))
+    _tell(Shift(0.5, 0, 0.2, 0, 2), (0, 0))
+    assert ["1 window)" in caplog.messages[0], "2 windows)" in caplog.messages[1]] == [True, True]
 
 
 def likeness(output, pan):
@@ -378,6 +398,11 @@ def test_secrets_in_urls_stay_out_of_the_product(small, tmp_path, monkeypatch):
     content = (tmp_path / "out.tif").read_bytes()
     assert b"hunter2" not in content
     assert b"0a1b2c" not in content
+
+
+def test_a_call_that_is_wrong_in_itself_is_a_type_error(small, tmp_path):
+    with pytest.raises(TypeError, match="colour"):
+        pansharpen_cli.sharpen(*small, tmp_path / "out.tif", colour="red")
 
 
 def test_the_library_function_is_the_same_run(small, tmp_path):

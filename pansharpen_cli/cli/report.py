@@ -42,6 +42,7 @@ def report(
     from pansharpen_cli import mtf
     from pansharpen_cli.report.gather import gather
     from pansharpen_cli.report.page import data, write
+    from pansharpen_cli.report.words import counted
     from pansharpen_cli.writer import check_target
 
     if sensor is not None and sensor not in mtf.SENSORS:
@@ -56,4 +57,5 @@ def report(
     if json_:
         typer.echo(json.dumps({"path": str(output), "bytes": size, **data(found)}))
     else:
-        typer.echo(f"{output}: {size / 1e6:.1f} MB, {len(found.views)} crops; open it in a browser")
+        crops = counted(len(found.views), "crop")
+        typer.echo(f"{output}: {size / 1e6:.1f} MB, {crops}; open it in a browser")

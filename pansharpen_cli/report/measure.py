@@ -141,7 +141,8 @@ def _histograms(ms: Float32, products: list[Float32]) -> Histograms:
         return Histograms(0.0, 1.0, (0.0,) * BINS, ((0.0,) * BINS,) * len(products))
     ends = np.array([np.percentile(values, TAILS) for values in (ms, *products)])
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
-    high = high if high > low else low + 1
+    least = BINS * float(np.spacing(np.float32(max(abs(low), abs(high)))))  # less is rounding, and too fine for bins
+    high = high if high - low > least else low + max(1, 2 * least)
 
     def shares(values: Float32) -> tuple[float, ...]:
         counts, _ = np.histogram(values, BINS, (low, high))

@@ -64,7 +64,8 @@ def limits(image: Float32, valid: Mask, scene: Float64) -> Float64:
         return scene
     found = np.percentile(image[:, valid], STRETCH, axis=1).T
     middle, least = found.mean(axis=1), LEAST * np.diff(scene, axis=1)[:, 0] / 2
-    half = np.maximum(np.maximum(np.diff(found, axis=1)[:, 0] / 2, least), np.finfo(np.float32).tiny)
+    least = np.maximum(least, np.spacing(np.abs(middle).astype(np.float32)))  # a constant band is grey
+    half = np.maximum(np.diff(found, axis=1)[:, 0] / 2, least)
     return np.stack([middle - half, middle + half], axis=1)
 
 

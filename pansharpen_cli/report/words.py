@@ -28,11 +28,16 @@ def percent(value: float | None) -> str:
     return DASH if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 window`, `2 windows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def summary(report: Report) -> str:
     """The scene in one line."""
-    grid, count = report.grid, len(report.bands)
+    grid, bands = report.grid, counted(len(report.bands), "band")
     return (
-        f"{grid.width:,} {TIMES} {grid.height:,} pixels of {number(grid.gsd[0])}{report.unit}, {count} bands "
+        f"{grid.width:,} {TIMES} {grid.height:,} pixels of {number(grid.gsd[0])}{report.unit}, {bands} "
         f"({', '.join(report.bands)}), {report.products[0].dtype}, sharpened by a factor of {report.ratio}"
     )
 
@@ -127,10 +132,11 @@ def alignment_sentence(report: Report) -> str:
         return f"No window of {len(found.places)} shows how PAN and MS lie on each other: too little detail or data."
     verdict = "too uncertain to act on" if shift.confidence < TRUSTED else (
         "worth correcting" if is_noticeable(shift) else "too small to matter")  # fmt: skip
-    silent = f"; {found.silent} say nothing" if found.silent else ""
+    silent = f"; {found.silent} say{'s' if found.silent == 1 else ''} nothing" if found.silent else ""
+    agree = f"{shift.windows} of {counted(len(found.places), 'window')} agree{'s' if shift.windows == 1 else ''}"
     return (
         f"The PAN lies {_aside(shift.dx, 'right', 'left')} and {_aside(shift.dy, 'down', 'up')} PAN pixels from where "
-        f"the geotransforms put it, seen from the MS: {verdict}. {shift.windows} of {len(found.places)} windows agree "
+        f"the geotransforms put it, seen from the MS: {verdict}. {agree} "
         f"within {shift.spread:.2f} pixels{silent}; confidence {shift.confidence:.2f} of 1.{_done(report)}"
     )
 
@@ -204,7 +210,8 @@ def measured_sentence(report: Report) -> str:
     given, size = (f"{cols:,} {TIMES} {rows:,}" for rows, cols in (found.given, found.size))
     return (
         f"Of {given} pixels {size} were measured, in "
-        f"{blocks.counted:,} blocks; {blocks.invalid:,} were left out for lack of data. Camera of the MS: "
+        f"{counted(blocks.counted, 'block')}; {blocks.invalid:,} {'was' if blocks.invalid == 1 else 'were'} left out "
+        f"for lack of data. Camera of the MS: "
         f"{judgement.sensor}. The numbers are those of pansharpen qnr."
     )
 
@@ -225,6 +232,7 @@ LABELS = {
     "PHASE": "Phase",
     "SENSOR": "MS camera",
     "BANDS": "Bands chosen",
+    "FOLDER": "Made in",
     "PAN": "PAN",
     "PAN_SHA256": "PAN SHA-256",
     "MS": "MS",
