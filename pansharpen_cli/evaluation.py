@@ -317,13 +317,17 @@ def classical_scores(
     return {name: score(made_by(METHODS[name]), None, scenes) for name in names}
 
 
+def error_map_name(scene: str, method: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", f"{scene}.{method}").lstrip("._") + ".tif"
+
+
 def write_error_map(folder: Path, scene: ReducedScene, method: str, hrms: Float32) -> Path:
     """The product minus its truth, a GeoTIFF of float32 DN with the scene's bands, NaN where nothing is known.
 
-    Its name is that of scene and method. Raises OutputError.
+    It is called `error_map_name`. Raises OutputError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (re.sub(r"[^\w.-]+", "_", f"{scene.name}.{method}").lstrip("._") + ".tif")
+    path = folder / error_map_name(scene.name, method)
     height, width = scene.valid.shape
     grid = scene.grid or GeoGrid(height, width, Affine.identity())
     with ProductWriter(path, grid, scene.band_names, "float32", float("nan"), overwrite=True) as writer:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pansharpen_cli.errors import OutputError, UsageError
 from pansharpen_cli.quicklook import STRETCH, colour_bands
 from pansharpen_cli.wald import FullScene, ReducedScene
-from pansharpen_cli.writer import partial_beside, publish
+from pansharpen_cli.writer import check_target, partial_beside, publish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,13 +60,12 @@ class _View:
 class Gallery:
     """What the picture will show: the same part of the first scene as every method made it."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises UsageError if `path` is none of FORMATS, OutputError if its folder is missing."""
+    def __init__(self, path: Path, overwrite: bool = True) -> None:
+        """Raises UsageError if `path` is none of FORMATS, OutputError unless a file may appear there."""
         if path.suffix.lower() not in FORMATS:
             raise UsageError(f"--figure makes {', '.join(FORMATS)}, not {path}")
-        if not path.parent.is_dir():
-            raise OutputError(f"{path} cannot be written, for {path.parent} is no folder; make it first")
-        self._path = path
+        check_target(path, overwrite)
+        self._path, self._overwrite = path, overwrite
         self._view: _View | None = None
         self._products: dict[str, Float32] = {}
 
@@ -84,6 +83,7 @@ class Gallery:
             _draw(self._view, {name: self._products[name] for name in methods}).savefig(
                 partial, format=self._path.suffix[1:].lower(), dpi=DPI
             )
+            check_target(self._path, self._overwrite)  # again: drawing came after much else
             publish(partial, self._path)
         except OSError as error:
             raise OutputError(f"{self._path} cannot be written: {error}") from error

@@ -21,6 +21,7 @@ from rasterio.crs import CRS
 from test_zoo import change, random_model
 from worlds import CORNER, UTM, World, save
 
+from pansharpen_cli.classical import METHODS
 from pansharpen_cli.cli import app, console
 
 PROGRAM = [sys.executable, "-c", "from pansharpen_cli.cli.app import main; main()"]
@@ -132,6 +133,7 @@ WRONG = {
     "band that is not there": ([*PAIR, "--bidx", "9"], 3, "9"),
     "band 0": ([*PAIR, "--bidx", "0"], 3, "0"),
     "too few names": ([*PAIR, "--band-names", "red,green"], 3, "2"),
+    "name that is empty": ([*PAIR, "--band-names", "red,green,blue,"], 2, "--band-names"),
     "unknown model": ([*PAIR, "--model", "nobody's"], 4, "nobody's"),
     "folder without a model": ([*PAIR, "--model", "./folder"], 4, "folder"),
     "too few bands for the model": ([*PAIR, *MODEL, "-b", "1-3"], 4, "bands"),
@@ -140,10 +142,12 @@ WRONG = {
     "no such GPU for a classical method": ([*PAIR, "--model", "exp", "--device", "cuda:99"], 4, "--device"),
     "no such device": ([*PAIR, *MODEL, "--device", "abacus"], 4, "--device"),
     "no such device for a classical method": ([*PAIR, "--model", "exp", "--device", "abacus"], 4, "--device"),
+    "classical method to --adapt": ([*PAIR, "--model", "gsa", "--adapt"], 4, "gsa is a classical method"),
     "bad --nodata": ([*PAIR, "--nodata", "few"], 2, "--nodata"),
-    "--nodata with a fraction": ([*PAIR, "--nodata", "0.5"], 1, "nodata"),
-    "--nodata too large": ([*PAIR, "--nodata", "99999999"], 1, "nodata"),
-    "--nodata nan for integers": ([*PAIR, "--nodata", "nan"], 1, "nodata"),
+    "--nodata with a fraction": ([*PAIR, "--nodata", "0.5"], 2, "--nodata"),
+    "--nodata too large": ([*PAIR, "--nodata", "99999999"], 2, "--nodata"),
+    "--nodata nan for integers": ([*PAIR, "--nodata", "nan"], 2, "--nodata"),
+    "--nodata beyond --dtype": ([*PAIR, "--nodata", "-1", "--dtype", "uint8"], 2, "--nodata"),
     "bad --coregister": ([*PAIR, "--coregister", "please"], 2, "--coregister"),
     "half a --coregister": ([*PAIR, "--coregister", "1,"], 2, "--coregister"),
     "--coregister beyond the scene": ([*PAIR, "--coregister", "9999,9999"], 3, "overlap"),
@@ -171,6 +175,11 @@ WRONG = {
     "quicklook in no folder": ([*PAIR, "--quicklook", "nowhere/out.png"], 1, "nowhere"),
     "quicklook is the style": ([*PAIR, "--quicklook", "out.qml", "--qgis-style"], 1, "out.qml"),
     "quicklook exists": ([*PAIR, "--quicklook", "existing.tif"], 1, "existing.tif"),
+    "quicklook of another format": ([*PAIR, "--quicklook", "out.JPG"], 2, "name it .png"),
+    "quicklook as GeoTIFF": ([*PAIR, "--quicklook", "quick.tif"], 2, "name it .png"),
+    "output of another format": ([*PAIR, "-o", "out.png"], 2, "name it .tif"),
+    "output of another format over an older one": ([*PAIR, "-o", "out.JP2", "--overwrite"], 2, "name it .tif"),
+    "output of another format in a store": ([*PAIR, "-o", "s3://bucket/out.vrt"], 2, "s3://bucket/out.vrt"),
 }
 
 
@@ -230,6 +239,76 @@ def test_what_the_parser_refuses_is_usage(arguments, mentioned, desk, pansharpen
     assert mentioned in err
     assert "Traceback" not in err
     assert contents(desk) == before
+
+
+def test_what_the_parser_refuses_is_said_in_plain_words(desk, pansharpen):
+    """Without the prefix of the library that checks values."""
+    _, _, err = pansharpen("run", *PAIR, "-o", "out.tif", "--format", "png")
+    assert err.splitlines()[-1].startswith("Error: Invalid value for '--format' / '-f': 'png' is not one of")
+
+
+@pytest.mark.parametrize("name", ["out", "out.product", "out.TIFF"])
+def test_a_name_that_promises_no_other_format_is_taken(name, desk, pansharpen):
+    assert pansharpen("run", *PAIR, "-o", name, "-m", "exp", "--coregister", "off", "-f", "COG")[0] == 0
+    with rasterio.open(name) as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+
+
+@pytest.mark.parametrize("command", [["run"], ["adapt"], ["eval"], ["batch"], ["train", "--validate", "."]])
+def test_an_unknown_device_is_answered_with_the_known_ones(command, desk, pansharpen):
+    inputs = {"batch": ["."], "train": ["--bands", "red", "--ratio", "2", "."]}.get(command[0], PAIR)
+    output = [] if command == ["eval"] else ["-o", "out"]
+    code, out, err = pansharpen(*command, *inputs, *output, "--device", "tpu")
+    assert (code, out) == (4, "")
+    assert sentence(err).endswith("auto, cpu, cuda or cuda:N, with onnx also tensorrt")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["adapt", *PAIR, "-o", "mine", "-m", "gsa"],
+        ["adapt", *PAIR, "-o", "mine", "-m", "premix-b-per-band.x4,gsa"],
+        ["export", "gsa", "-o", "gsa.onnx"],
+        ["models", "verify", "gsa"],
+    ],
+    ids=" ".join,
+)
+def test_what_only_a_network_can_is_said_so(arguments, desk, pansharpen):
+    before = contents(desk)
+    code, out, err = pansharpen(*arguments)
+    assert (code, out) == (4, "")
+    assert sentence(err).startswith("gsa is a classical method, which cannot be ")
+    assert contents(desk) == before
+
+
+@pytest.mark.parametrize("command", [["batch", "nowhere"], ["batch", "nowhere.csv"]])
+def test_scenes_that_are_not_there_are_said_so(command, desk, pansharpen):
+    code, _, err = pansharpen(*command, "-o", "products")
+    assert code == 3
+    assert sentence(err).startswith(f"{command[1]} does not exist; ")
+    assert not (desk / "products").exists()
+
+
+def test_maps_of_quality_are_not_replaced_unasked(desk, pansharpen, monkeypatch):
+    """Any of them; which is said before the product is looked at."""
+    assert pansharpen("run", *PAIR, "-o", "out.tif", "-m", "exp", "-q")[0] == 0
+    assert pansharpen("qnr", "out.tif", "--maps", "maps")[0] == 0
+    made = os.listdir("maps")
+    shutil.rmtree(desk / "maps")
+    (desk / "maps").mkdir()
+    for name in made:
+        (desk / "maps" / name).write_text("mine")
+        with monkeypatch.context() as patch:
+            patch.setattr("pansharpen_cli.quality.judge", lambda *_, **__: pytest.fail("it is looked at"))
+            code, out, err = pansharpen("qnr", "out.tif", "--maps", "maps")
+        assert (code, out) == (1, "")
+        assert sentence(err) == f"maps/{name} exists; choose another name or --overwrite it"
+        assert (desk / "maps" / name).read_text() == "mine"
+        (desk / "maps" / name).unlink()
+    (desk / "maps/HQNR.tif").write_text("mine")
+    assert pansharpen("qnr", "out.tif", "--maps", "maps", "--overwrite")[0] == 0
+    assert set(os.listdir("maps")) == set(made)
+    assert (desk / "maps/HQNR.tif").read_bytes() != b"mine"
 
 
 def test_secrets_in_urls_stay_out_of_messages(desk, pansharpen):
@@ -298,6 +377,21 @@ def test_models_are_listed(tmp_path, pansharpen):
     assert "2.00" in lines["a.x"]
     assert "blue, green, red, nir" in lines["b.x"]
     assert pansharpen("models", "a.x") == (0, "# a.x\n\n", "")
+
+
+def test_classical_methods_are_listed_after_the_networks(tmp_path, pansharpen):
+    random_model(tmp_path / "models" / "a.x", channels=4)
+    _, out, _ = pansharpen("models")
+    listed = [line.partition(" ")[::2] for line in out.splitlines()[-len(METHODS) :]]
+    assert [(name, title.strip()) for name, title in listed] == [(n, m.title) for n, m in METHODS.items()]
+    code, out, _ = pansharpen("models", "gsa")
+    assert code == 0
+    assert METHODS["gsa"].title in out
+    assert METHODS["gsa"].citation in out
+    assert strictly(pansharpen("models", "gsa", "--json")[1]) == {
+        "name": "gsa", "title": METHODS["gsa"].title, "citation": METHODS["gsa"].citation
+    }  # fmt: skip
+    assert "did you mean gsa?" in pansharpen("models", "gsaa")[2]
 
 
 @pytest.mark.parametrize("arguments", [[], ["a.x"]], ids=["all", "one"])

@@ -354,6 +354,45 @@ def test_maps_are_errors_in_their_place(data: Path, tmp_path: Path, run_eval):
     np.testing.assert_array_equal(np.where(scene.valid, truth, 0), np.where(scene.valid, scene.gt, 0))
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (["exp", "--figure", "f.png"], ["gsa", "--figure", "f.png"]),
+        (["exp", "--maps", "maps"], ["exp", "--maps", "maps"]),
+        (["auto", "--maps", "maps"], ["auto", "--maps", "maps"]),
+        (["gsa", "--maps", "maps"], ["all", "--maps", "maps"]),
+    ],
+    ids=" ".join,
+)
+def test_files_are_not_replaced_unasked(first, then, desk: Path, run_eval, monkeypatch):
+    """That is said before a scene is read."""
+    files = ["./pan.tif", "ms.tif", "-q", "--coregister", "off", "-m"]  # whose name is none of a file
+    assert run_eval(*files, *first)[0] == 0
+    (made,) = {*desk.glob("f.png"), *desk.glob("maps/*")}
+    made.write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "compare", lambda *_, **__: pytest.fail("scenes are read"))
+        code, out, err = run_eval(*files, *then)
+    assert (code, out) == (1, "")
+    assert err == f"pansharpen: {made.relative_to(desk)} exists; choose another name or --overwrite it\n"
+    assert made.read_text() == "mine"
+    assert run_eval(*files, *first, "--overwrite")[0] == 0
+    assert made.read_bytes() != b"mine"
+
+
+def test_other_maps_may_join(desk: Path, run_eval):
+    for method in ("gsa", "exp"):
+        assert run_eval("pan.tif", "ms.tif", "-m", method, "--maps", "maps")[0] == 0
+    assert {path.name for path in (desk / "maps").iterdir()} == {"pan.tif.gsa.tif", "pan.tif.exp.tif"}
+
+
+def test_two_scenes_cannot_become_one_map(desk: Path, run_eval):
+    (desk / "two.csv").write_text("name,pan,ms\na b,pan.tif,ms.tif\na_b,pan.tif,ms.tif\n")
+    code, _, err = run_eval("--manifest", "two.csv", "-m", "exp", "--maps", "maps")
+    assert code == 1
+    assert "a_b.exp.tif exists" in err
+
+
 @pytest.mark.parametrize("full", [[], ["--full"]], ids=["reduced", "full"])
 def test_a_figure(full: list[str], data: Path, tmp_path: Path, run_eval):
     from matplotlib.image import imread
@@ -441,13 +480,15 @@ WRONG = {
     "manifest of no scenes": (["--manifest", "none.csv"], 3, "none.csv"),
     "manifest with an unknown sensor": (["--manifest", "sensor.csv"], 3, "Hubble"),
     "manifest of missing files": (["--manifest", "gone.csv"], 3, "nowhere.tif"),
-    "no manifest": (["--manifest", "nowhere.csv"], 3, "nowhere.csv"),
+    "no manifest": (["--manifest", "nowhere.csv"], 3, "nowhere.csv does not exist"),
     "unknown model": ([*PAIR, "-m", "nobody's"], 4, "nobody's"),
     "nothing at all": ([], 2, "--manifest"),
     "no MS": (["pan.tif"], 2, "pan.tif"),
     "no ratio for the truth": (["pan.tif", "--reference", "gt.tif"], 2, "--ratio"),
     "manifest and more": ([*PAIR, "--manifest", "gone.csv"], 2, "--manifest"),
     "ratio at full resolution": ([*PAIR, "--full", "--ratio", "4"], 2, "--ratio"),
+    "maps in a file": ([*PAIR, "--maps", "ms.tif"], 2, "--maps"),
+    "band without a name": ([*PAIR, "--bands", "red,,nir"], 2, "--bands"),
     "maps at full resolution": ([*PAIR, "--full", "--maps", "maps"], 2, "--maps"),
     "benchmark with a reference": (["good.h5", "--reference", "gt.tif"], 2, "--reference"),
     "unknown sensor": ([*PAIR, "--sensor", "Hubble"], 2, "Hubble"),

@@ -92,6 +92,8 @@ def main() -> NoReturn:
         code = _told("there is not enough memory; give a smaller --tile-size or fewer --threads", 1)
     except Exception as error:
         if hasattr(error, "show"):  # the command line's own
+            if hasattr(error, "message"):  # newer Typers have values checked by pydantic, which says so
+                error.message = error.message.removeprefix("Value error, ")
             error.show()
             code = getattr(error, "exit_code", 2)
         elif signal := behind(error):

@@ -36,7 +36,7 @@ def batch(
         Path, typer.Option("--output", "-o", help="The folder for products and summary.", show_default=False)
     ],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="auto, a model or its folder, or a classical method.")
+        str, typer.Option("--model", "-m", help="As for run: auto, a network or its folder, or a classical method.")
     ] = "auto",
     coregister: Annotated[str, typer.Option(help="PAN-MS shift: off, report, auto, or DX,DY in PAN pixels.")] = "auto",
     device: Annotated[str, typer.Option(help="As for run; several, like cuda:0,cuda:1, are dealt to the workers.")] = (
@@ -53,7 +53,9 @@ def batch(
     dtype: Annotated[
         str | None, typer.Option("--dtype", "-t", help="Data type of the products; default: the MS's.")
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="Format of the products.")] = Format.gtiff,
+    format: Annotated[
+        Format, typer.Option("--format", "-f", case_sensitive=False, help="Format of the products.")
+    ] = Format.gtiff,
     co: Annotated[
         list[str] | None, typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable, as for run.")
     ] = None,
@@ -94,6 +96,8 @@ def batch(
     console.set_up(quiet, verbose)
     if scheduler and ("," in device or workers > 1):
         raise UsageError("--scheduler has its own workers; give no --workers, and one --device for all")
+    devices = [options.device(name) for name in options.names(device, "--device") or []]
+    options.existing(scenes, "a manifest (.csv, .jsonl), or a folder of scenes")
     count = console.threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(max(1, count // workers))  # the workers', who inherit it
     from pansharpen_cli import coregistration, mtf, pipeline
@@ -124,7 +128,7 @@ def batch(
         folder=output,
         shard=shards.parse(shard, os.environ),
         workers=workers,
-        devices=options.names(device) or [],
+        devices=devices,
         threads=threads if scheduler else count,
         retries=retries,
         fail_fast=fail_fast,

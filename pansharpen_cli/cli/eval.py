@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pansharpen_cli.cli import console, options
+from pansharpen_cli.cli import console, options, targets
 from pansharpen_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from pansharpen_cli.evaluation import AnyScene, Float32
+    from pansharpen_cli.sources import Source
 
 
 class Protocol(StrEnum):
@@ -61,6 +63,7 @@ def evaluate(
     metrics: Annotated[str | None, typer.Option(help="Which, like ERGAS,SAM,Q2n.", show_default="the usual")] = None,
     figure: Annotated[Path | None, typer.Option(help="Picture of the first scene: PNG, PDF or SVG.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Folder for GeoTIFFs of product minus truth.")] = None,
+    overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, with the values of every scene.")] = False,
@@ -93,25 +96,33 @@ def evaluate(
     terms = sources.Terms(
         full=full,
         ratio=ratio,
-        bands=options.names(bands),
+        bands=options.names(bands, "--bands"),
         sensor=sensor,
         coregister=None if coregister is None else coregistration.parse(coregister),
     )
-    measures = evaluation.Measures.of(options.names(metrics), full=full, protocol=protocol.value, maxval=maxval)
-    gallery = Gallery(figure) if figure else None
+    wanted = options.names(metrics, "--metrics")
+    measures = evaluation.Measures.of(wanted, full=full, protocol=protocol.value, maxval=maxval)
+    gallery = Gallery(figure, overwrite) if figure else None
+    if manifest is not None:
+        options.existing(manifest, "a CSV file of scenes")
+    scenes, methods = sources.gather(inputs or [], manifest, reference, terms), model or evaluation.DEFAULT_MODELS
+    if maps:
+        targets.maps(maps, _maps(scenes, methods), overwrite)
 
     def on_product(scene: AnyScene, method: str, hrms: Float32) -> None:
         if gallery:
             gallery.add(scene, method, hrms)
         if maps and isinstance(scene, ReducedScene):
+            # again: other files may be there by now
+            targets.maps(maps, [evaluation.error_map_name(scene.name, method)], overwrite)
             evaluation.write_error_map(maps, scene, method, hrms)
 
     with console.progress(quiet, "product") as on_result:
         comparison = evaluation.compare(
-            sources.gather(inputs or [], manifest, reference, terms),
-            model or evaluation.DEFAULT_MODELS,
+            scenes,
+            methods,
             measures,
-            device=device,
+            device=options.device(device),
             threads=count,
             on_product=on_product,
             on_result=on_result,
@@ -125,3 +136,17 @@ def evaluate(
             tables.as_csv if csv else tables.as_markdown if markdown else tables.as_latex if latex else tables.as_text
         )
         typer.echo(written(comparison).rstrip("\n"))
+
+
+def _maps(scenes: Sequence[Source], asked: Sequence[str]) -> Iterator[str]:
+    """The files that --maps may come to hold: which method auto takes, and which of all fit, the scenes will tell."""
+    from pansharpen_cli import zoo
+    from pansharpen_cli.classical import METHODS
+    from pansharpen_cli.evaluation import error_map_name
+    from pansharpen_cli.method import FALLBACK
+
+    networks = [model.name for model in zoo.models()]
+    several = {"all": [*networks, *METHODS], "auto": [*networks, FALLBACK]}
+    for scene in scenes:
+        for name in asked:
+            yield from (error_map_name(scene.name, method) for method in several.get(name, [name]))

@@ -37,7 +37,7 @@ def export(
 
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists; choose another name or --overwrite it")
-    source = zoo.find(model)
+    source = zoo.find(options.network(model, "exported"))
     written = export_model(source, output, bands=bands, half=half)
     told = {
         "path": str(output),

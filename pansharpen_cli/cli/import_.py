@@ -30,7 +30,7 @@ def import_weights(
         network,
         output,
         scale=scale,
-        band_names=options.names(band_names),
+        band_names=options.names(band_names, "--band-names"),
         licence=licence,
         overwrite=overwrite,
     )

@@ -30,7 +30,7 @@ def models(
         list[str] | None,
         typer.Argument(
             metavar="[NAME | verify [NAME]...]",
-            help="Show this model's card; after verify: check these, or all.",
+            help="Show the card of this network or classical method; after verify: check these networks, or all.",
             show_default=False,
         ),
     ] = None,
@@ -38,30 +38,41 @@ def models(
     device: Annotated[str, typer.Option(help="verify: its device, as for run.")] = "cpu",
     scene: options.ParityScene = None,
     tolerance: options.Tolerance = 1.0,
-    json_: options.Json = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print JSON: a list of the networks, or one object for a name.")
+    ] = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """List the models that are found, show the card of one, or verify that they are the same in another backend.
+    """List networks and classical methods, show the card of one, or verify that networks are the same in a backend.
 
-    Models lie in the folders of $PANSHARPEN_MODELS and in the zoo that came with the program.
+    Networks lie in the folders of $PANSHARPEN_MODELS and in the zoo that came with the program.
+
+    pansharpen models mtf-glp-fs
 
     pansharpen models verify adknet-per-band.x4 --backend onnx --scene pan.tif ms.tif
     """
     console.set_up(quiet, verbose)
     from pansharpen_cli import zoo
+    from pansharpen_cli.classical import METHODS
 
     names = names or []
     if names[:1] == [VERIFY]:
-        _verify([zoo.find(name) for name in names[1:]] or zoo.models(), backend, device, scene, tolerance, json_)
+        found = [zoo.find(options.network(name, "verified")) for name in names[1:]] or zoo.models()
+        _verify(found, backend, options.device(device), scene, tolerance, json_)
     elif len(names) > 1:
         raise UsageError(f"models shows one card at a time, not {len(names)}; name one, or put verify before them")
+    elif names and names[0] in METHODS:
+        _show_classical(names[0], json_)
     elif names:
-        _show(zoo.find(names[0]), json_)
+        _show(zoo.find(names[0], besides=METHODS), json_)
     elif json_:
         typer.echo(json.dumps([_entry(model) for model in zoo.models()]))
     else:
         _list(zoo.models())
+        typer.echo("classical methods, for any bands and ratio:")
+        for name, method in METHODS.items():
+            typer.echo(f"{name:{max(map(len, METHODS))}}  {method.title}")
 
 
 def _verify(
@@ -86,6 +97,16 @@ def _show(model: Model, json_: bool) -> None:
         typer.echo(json.dumps(_entry(model)))
     else:
         typer.echo(card.read_text(encoding="utf-8"))
+
+
+def _show_classical(name: str, json_: bool) -> None:
+    from pansharpen_cli.classical import METHODS
+
+    title, citation = METHODS[name].title, METHODS[name].citation
+    if json_:
+        typer.echo(json.dumps({"name": name, "title": title, "citation": citation}))
+    else:
+        typer.echo(f"# {name}\n\n{title}, a classical method for any bands and ratio.\n\n{citation}")
 
 
 def _list(found: list[Model]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pansharpen_cli import memory, settings
+from pansharpen_cli.errors import DeviceError, ModelError, SceneError, UsageError
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
@@ -44,9 +47,37 @@ def numbers(text: str | None, option: str) -> list[int] | None:
     return None if text is None else settings.numbers(text, option)
 
 
-def names(text: str | None) -> list[str] | None:
-    """Names separated by commas."""
-    return None if text is None else settings.names(text)
+def names(text: str | None, option: str) -> list[str] | None:
+    """Names separated by commas, none of them empty."""
+    if text is None:
+        return None
+    if not all(found := settings.names(text)):
+        raise UsageError(f"{option} takes names separated by commas, none of them empty, not {text!r}")
+    return found
+
+
+def device(text: str) -> str:
+    """A device by a name that some backend knows; whether it works is seen when it is used."""
+    if not re.fullmatch(r"auto|(cpu|cuda|tensorrt)(:\d+)?", text):
+        raise DeviceError(f"--device {text} is unknown; give auto, cpu, cuda or cuda:N, with onnx also tensorrt")
+    return text
+
+
+def network(text: str, done: str) -> str:
+    """What --model or an argument names, several by commas, if it is no classical method: that cannot be `done`."""
+    from pansharpen_cli.classical import METHODS
+
+    for name in [text] if os.path.exists(text) and text not in METHODS else text.split(","):
+        if name in METHODS:
+            raise ModelError(f"{name} is a classical method, which cannot be {done}; `pansharpen models` has networks")
+    return text
+
+
+def existing(path: Path, what: str) -> Path:
+    """A file or folder to read. Raises SceneError if it is not there."""
+    if not os.path.exists(path):
+        raise SceneError(f"{path} does not exist; give {what}")
+    return path
 
 
 def max_memory(text: str | None) -> int | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pansharpen_cli.cli import console, options
+from pansharpen_cli.cli import console, options, targets
 from pansharpen_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def qnr(
     maps: Annotated[
         Path | None, typer.Option(help="Folder for one GeoTIFF an index: its value block by block.")
     ] = None,
+    overwrite: options.Overwrite = False,
     threads: options.Threads = 0,
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -68,17 +69,20 @@ def qnr(
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads share out tiles, not the small matrix products in them
     os.environ.setdefault("GDAL_CACHEMAX", CACHE)
     from pansharpen_cli import mtf, quality
+    from pansharpen_cli.metrics import FULL
 
     if sensor is not None and sensor not in mtf.SENSORS:
         raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
-    if maps is not None and maps.exists() and not maps.is_dir():
-        raise UsageError(f"--maps {maps} is a file; give a folder")
+    names = [f"{name}.tif" for name in FULL]
+    if maps is not None:
+        targets.maps(maps, names, overwrite)
     with console.progress(quiet, "tile") as on_tile:
         judgement = quality.judge(
             product, pan=pan, ms=ms or (), sensor=sensor, phase=phase.value, maps=maps is not None, threads=threads,
             on_tile=on_tile,
         )  # fmt: skip
     if maps is not None:
+        targets.maps(maps, names, overwrite)  # again: other files may be there by now
         quality.write_maps(judgement, maps)
     typer.echo(json.dumps(_as_json(judgement, phase)) if json_ else _table(judgement, phase))
 

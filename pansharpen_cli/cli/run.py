@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pansharpen_cli import settings
-from pansharpen_cli.cli import console, options
+from pansharpen_cli.cli import console, options, targets
 from pansharpen_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,13 @@ def run(
         list[str] | None, typer.Argument(help="The coloured image: one file, or one a band.", show_default=False)
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="auto, a model, its folder or ONNX file, or a classical method.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="auto, a network, its folder or ONNX file, or a classical method, like gsa, mtf-glp-fs or bdsd-pc; "
+            "`pansharpen models` lists all.",
+        ),
     ] = "auto",
     coregister: Annotated[str, typer.Option(help="PAN-MS shift: off, report, auto, or DX,DY in PAN pixels.")] = "auto",
     device: options.Device = "auto",
@@ -84,7 +90,9 @@ def run(
     dtype: Annotated[
         str | None, typer.Option("--dtype", "-t", help="Data type of the product; default: the MS's.")
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="Format of the product.")] = Format.gtiff,
+    format: Annotated[
+        Format, typer.Option("--format", "-f", case_sensitive=False, help="Format of the product.")
+    ] = Format.gtiff,
     co: Annotated[
         list[str] | None,
         typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable; OVERVIEWS=NONE leaves these out."),
@@ -138,6 +146,7 @@ def run(
     from pansharpen_cli.upload import sharpen_to
 
     url = locations.output_url(output)
+    targets.geotiff(url or output)
     if url and (resume or quicklook or qgis_style or stac or adapt):
         needy = "--resume, --quicklook, --qgis-style, --stac and --adapt"
         raise UsageError(f"{needy} need an output on this machine, not {url}")
@@ -152,10 +161,10 @@ def run(
         output=output,
         model=model,
         coregister=coregistration.parse(coregister),
-        device=device,
+        device=options.device(device),
         backend=backend.value,
         bands=options.numbers(bidx, "--bidx"),
-        band_names=options.names(band_names),
+        band_names=options.names(band_names, "--band-names"),
         nodata=settings.nodata(nodata, "--nodata"),
         sensor=settings.one_of(sensor, mtf.SENSORS, "--sensor"),
         resampling=resampling.value,
@@ -220,8 +229,8 @@ def _adapted(job: Job, quiet: bool) -> str:
 
     check_target(job.output, job.overwrite)
     task = Adaptation(
-        job.pan, job.ms, job.output.with_suffix(".model"), job.model, sensor=job.sensor, coregister=job.coregister,
-        device=job.device, threads=job.threads, overwrite=job.overwrite,
+        job.pan, job.ms, job.output.with_suffix(".model"), options.network(job.model, "adapted"), sensor=job.sensor,
+        coregister=job.coregister, device=job.device, threads=job.threads, overwrite=job.overwrite,
     )  # fmt: skip
     with console.progress(quiet, "step") as tell:
         adapted = adapt(task, lambda step, gain: tell(step, step))
@@ -264,6 +273,8 @@ class _Beside:
             if path.resolve() in [other.resolve() for other in taken]:
                 raise OutputError(f"{option} {path} is another file of this run; give it a name of its own")
             taken.append(path)
+        if self.quicklook:
+            targets.png(self.quicklook, "--quicklook")
 
     def write(self, product: Product, item: ItemScene | None) -> None:
         if self.quicklook:

@@ -97,7 +97,7 @@ def train(
     own = {name: _value(text) for name, text in options.key_values(option or [], "--option").items()}
     job = Training(
         output=output,
-        bands=[] if bands == "any" else options.names(bands) or [],
+        bands=[] if bands == "any" else options.names(bands, "--bands") or [],
         ratio=ratio,
         scenes=given,
         validation=validation,
@@ -111,7 +111,7 @@ def train(
         early_stop=early_stop,
         sensor=sensor,
         seed=seed,
-        device=device,
+        device=options.device(device),
         compiled=compile_,
         baselines=baselines,
         init=init,
