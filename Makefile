@@ -31,7 +31,7 @@ coverage: $(VENV)/.installed
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under=92
 
-# goes on where it was stopped; MUTANTS='pansharpen_cli.geogrid*' tries these only, again
+# goes on where it was stopped; MUTANTS='pansharpen_cli.imaging.geogrid*' tries these only, again
 mutants: $(VENV)/.installed
 	$(PIP) --no-build-isolation -e '.[mutants]'
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run $(MUTANTS)

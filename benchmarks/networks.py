@@ -35,8 +35,8 @@ def measure(name: str, way: str, device: str, threads: int, tile: int) -> dict[s
     import torch
 
     from pansharpen_cli.backends.torch_backend import TorchBackend
-    from pansharpen_cli.concurrency import in_order
     from pansharpen_cli.networks import build
+    from pansharpen_cli.system.concurrency import in_order
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

@@ -15,10 +15,10 @@ from PIL import Image
 
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.backends.torch_backend import TorchBackend
-from pansharpen_cli.canvas import ArrayCanvas, Canvas, SceneCanvas
+from pansharpen_cli.imaging.tiling import Reach, Tile
+from pansharpen_cli.inputs.canvas import ArrayCanvas, Canvas, SceneCanvas
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.method import Method, choose
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.tiling import Reach, Tile
 
 ROOT = Path(__file__).parents[1]
 MODEL = "adknet-per-band.x2"

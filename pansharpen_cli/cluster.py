@@ -24,9 +24,9 @@ import numpy.typing as npt
 
 from pansharpen_cli import __version__
 from pansharpen_cli.backends.sharpener import Sharpener
-from pansharpen_cli.canvas import SceneCanvas
 from pansharpen_cli.errors import DeviceError
-from pansharpen_cli.tiling import Pixels, Tile
+from pansharpen_cli.imaging.tiling import Pixels, Tile
+from pansharpen_cli.inputs.canvas import SceneCanvas
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -14,9 +14,9 @@ from typing import Literal
 
 from pansharpen_cli import __version__, zoo
 from pansharpen_cli.backends import onnx_runtime
-from pansharpen_cli.concurrency import cores
 from pansharpen_cli.errors import DeviceError, PansharpenError
-from pansharpen_cli.files import digest
+from pansharpen_cli.system.concurrency import cores
+from pansharpen_cli.system.files import digest
 
 State = Literal["ok", "absent", "wrong"]
 """Works; is not there, which is no fault; should work and does not."""

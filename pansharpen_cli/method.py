@@ -15,13 +15,13 @@ from pansharpen_cli.backends.backend import MOST_AT_ONCE, Backend
 from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
-from pansharpen_cli.concurrency import cores
 from pansharpen_cli.errors import DeviceError, ModelError
-from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.imaging.interpolation import area_phase
+from pansharpen_cli.imaging.mtf import Sensor
+from pansharpen_cli.imaging.radiometry import Radiometry
+from pansharpen_cli.inputs.scene import RATIO_TOLERANCE
 from pansharpen_cli.modelspec import WAVELENGTHS, canonical_band
-from pansharpen_cli.mtf import Sensor
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.scene import RATIO_TOLERANCE
+from pansharpen_cli.system.concurrency import cores
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pansharpen_cli.errors import ModelError
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.tiling import Reach
+from pansharpen_cli.imaging.radiometry import Radiometry
+from pansharpen_cli.imaging.tiling import Reach
 
 FORMAT_VERSION = 1
 LARGEST_OPTION = 1024

@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pansharpen_cli.errors import ModelError, OutputError
-from pansharpen_cli.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.imaging.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec, canonical_band
 from pansharpen_cli.networks.adknet import ADKNet
 from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.fusionnet import FusionNet
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.premix import PreMixB, PreMixH
-from pansharpen_cli.radiometry import Radiometry
 from pansharpen_cli.zoo import SPEC, Model, save
 
 

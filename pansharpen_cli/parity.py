@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.backends.sharpener import Sharpener
-from pansharpen_cli.canvas import ArrayCanvas, Canvas, SceneCanvas
 from pansharpen_cli.errors import ModelError, UsageError
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.tiling import Reach, Tile
+from pansharpen_cli.inputs.canvas import ArrayCanvas, Canvas, SceneCanvas
+from pansharpen_cli.inputs.scene import RATIO_TOLERANCE, Scene
 from pansharpen_cli.method import BackendName, Means, Method, choose
-from pansharpen_cli.mtf import SENSORS
-from pansharpen_cli.scene import RATIO_TOLERANCE, Scene
-from pansharpen_cli.tiling import Reach, Tile
 from pansharpen_cli.zoo import Model
 
 Float32 = npt.NDArray[np.float32]

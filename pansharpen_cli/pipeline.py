@@ -16,23 +16,24 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli import __version__, locations, memory
+from pansharpen_cli import __version__
 from pansharpen_cli.backends.limited import within
 from pansharpen_cli.backends.sharpener import Sharpener
-from pansharpen_cli.canvas import Canvas, SceneCanvas
-from pansharpen_cli.concurrency import Behind, Threads
-from pansharpen_cli.coregistration import Choice, measure, to_apply
 from pansharpen_cli.errors import OutputError, SceneError, UsageError
-from pansharpen_cli.files import digest, named_from, redacted
-from pansharpen_cli.journal import JournalingWriter
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.radiometry import Clipped, holds, quantise
+from pansharpen_cli.imaging.registration import Shift
+from pansharpen_cli.imaging.tiling import Pixels, Reach, Tile
+from pansharpen_cli.inputs.canvas import Canvas, SceneCanvas
+from pansharpen_cli.inputs.coregistration import Choice, measure, to_apply
+from pansharpen_cli.inputs.part import Part, Statistics, fetch, put_out, seen, window
+from pansharpen_cli.inputs.scene import Nodata, Scene
 from pansharpen_cli.method import BackendName, Means, Method, choose
-from pansharpen_cli.mtf import SENSORS
-from pansharpen_cli.part import Part, Statistics, fetch, put_out, seen, window
-from pansharpen_cli.radiometry import Clipped, holds, quantise
-from pansharpen_cli.registration import Shift
-from pansharpen_cli.scene import Nodata, Scene
-from pansharpen_cli.tiling import Pixels, Reach, Tile
-from pansharpen_cli.writer import ProductWriter, check_target
+from pansharpen_cli.outputs.journal import JournalingWriter
+from pansharpen_cli.outputs.writer import ProductWriter, check_target
+from pansharpen_cli.system import locations, memory
+from pansharpen_cli.system.concurrency import Behind, Threads
+from pansharpen_cli.system.files import digest, named_from, redacted
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from time import perf_counter
 
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.files import remove_partials
-from pansharpen_cli.journal import journal_of
+from pansharpen_cli.imaging.registration import Shift
+from pansharpen_cli.inputs.scene import Raster, Scene
 from pansharpen_cli.method import choose
+from pansharpen_cli.outputs.journal import journal_of
+from pansharpen_cli.outputs.writer import TAGS
 from pansharpen_cli.pipeline import Compute, Job, Product, input_digests, job_digest, sharpen
-from pansharpen_cli.registration import Shift
-from pansharpen_cli.scene import Raster, Scene
-from pansharpen_cli.writer import TAGS
+from pansharpen_cli.system.files import remove_partials
 
 ROWS = 512
 """Of a product that are read at once."""

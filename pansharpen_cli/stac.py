@@ -19,13 +19,13 @@ import pyproj
 
 from pansharpen_cli import __version__
 from pansharpen_cli.errors import SceneError, UsageError
-from pansharpen_cli.files import digest, redacted
-from pansharpen_cli.geogrid import GeoGrid
-from pansharpen_cli.locations import is_remote
+from pansharpen_cli.imaging.geogrid import GeoGrid
+from pansharpen_cli.inputs.scene import Raster
 from pansharpen_cli.modelspec import canonical_band
+from pansharpen_cli.outputs.writer import partial_beside, publish
 from pansharpen_cli.pipeline import Product
-from pansharpen_cli.scene import Raster
-from pansharpen_cli.writer import partial_beside, publish
+from pansharpen_cli.system.files import digest, redacted
+from pansharpen_cli.system.locations import is_remote
 
 if TYPE_CHECKING:
     from pystac import Asset, Item

@@ -15,10 +15,10 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from pansharpen_cli.errors import OutputError, SceneError
-from pansharpen_cli.files import PASSING, redacted
-from pansharpen_cli.locations import gdal_name, set_requests
+from pansharpen_cli.inputs.scene import Raster
 from pansharpen_cli.pipeline import Job, Product
-from pansharpen_cli.scene import Raster
+from pansharpen_cli.system.files import PASSING, redacted
+from pansharpen_cli.system.locations import gdal_name, set_requests
 
 
 def sharpen_to(url: str, job: Job, make: Callable[[Job], Product]) -> Product:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.errors import ModelError, nearest
-from pansharpen_cli.files import digest
 from pansharpen_cli.modelspec import ModelSpec
+from pansharpen_cli.system.files import digest
 
 if TYPE_CHECKING:
     from pansharpen_cli.networks.network import Network

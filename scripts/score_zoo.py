@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pansharpen_cli import tables, zoo
-from pansharpen_cli.evaluation import Measures, compare
-from pansharpen_cli.sources import Files, Terms
+from pansharpen_cli import zoo
+from pansharpen_cli.evaluation import tables
+from pansharpen_cli.evaluation.assessment import Measures, compare
+from pansharpen_cli.evaluation.sources import Files, Terms
 from pansharpen_cli.training.card import card
 
 MEASURES = Measures(("ERGAS", "SAM", "Q2n"))

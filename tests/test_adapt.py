@@ -13,11 +13,11 @@ from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import TorchBackend
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.errors import OutputError, SceneError
-from pansharpen_cli.evaluation import Measures, camera, measure, sharpen
-from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.evaluation.assessment import Measures, camera, measure, sharpen
+from pansharpen_cli.evaluation.reduced import load, load_full
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.networks import build
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.reduced import load, load_full
 from pansharpen_cli.training.adapt import Adaptation, adapt
 from pansharpen_cli.training.tasks import AtFullResolution, AtReducedResolution, of_backend, uiqi
 

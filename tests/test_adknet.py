@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from pansharpen_cli.errors import ModelError
+from pansharpen_cli.imaging.tiling import Reach, cut
 from pansharpen_cli.networks import adknet
 from pansharpen_cli.networks.adknet import ADKNet
 from pansharpen_cli.networks.layers import Upsample
 from pansharpen_cli.networks.network import PerImage
-from pansharpen_cli.tiling import Reach, cut
 
 CASES = ("p64x64", "p40x56")
 

@@ -175,7 +175,7 @@ def test_two_scenes_cannot_become_one_file(tmp_path):
 
 MEASURE = """
 import re, sys
-import pansharpen_cli.batch.plan, pansharpen_cli.compiled
+import pansharpen_cli.batch.plan, pansharpen_cli.system.compiled
 from pathlib import Path
 from pansharpen_cli.pipeline import Job, sharpen
 peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from pansharpen_cli.benchmark import is_benchmark, open_samples
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.evaluation.benchmark import is_benchmark, open_samples
 
 RNG = np.random.default_rng(5)
 BANDS, HEIGHT, WIDTH = 4, 12, 20  # of the MS; ratio 4

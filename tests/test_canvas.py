@@ -10,13 +10,13 @@ import pytest
 from affine import Affine
 from worlds import CORNER, UTM, World
 
-from pansharpen_cli.canvas import ArrayCanvas, Canvas, SceneCanvas
-from pansharpen_cli.coregistration import measure, parse, to_apply
 from pansharpen_cli.errors import SceneError, UsageError
-from pansharpen_cli.interpolation import KERNELS
-from pansharpen_cli.registration import Shift
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.tiling import Pixels, Reach, Span, Tile
+from pansharpen_cli.imaging.interpolation import KERNELS
+from pansharpen_cli.imaging.registration import Shift
+from pansharpen_cli.imaging.tiling import Pixels, Reach, Span, Tile
+from pansharpen_cli.inputs.canvas import ArrayCanvas, Canvas, SceneCanvas
+from pansharpen_cli.inputs.coregistration import measure, parse, to_apply
+from pansharpen_cli.inputs.scene import Scene
 
 SMOOTH = {"cubic": 0.03, "bicubic": 2.0, "bilinear": 1.2, "lanczos": 1.1, "sinc": 0.6}
 """DN that a kernel may miss of a ground whose shortest wave is 40 MS pixels, its amplitude 400 DN."""

@@ -13,9 +13,9 @@ from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.classical.method import Method, Pointwise
 from pansharpen_cli.classical.moments import EPS, Moments
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.interpolation import area_phase
-from pansharpen_cli.mtf import SENSORS, kernel
-from pansharpen_cli.tiling import Pixels, Tile, cut
+from pansharpen_cli.imaging.interpolation import area_phase
+from pansharpen_cli.imaging.mtf import SENSORS, kernel
+from pansharpen_cli.imaging.tiling import Pixels, Tile, cut
 
 BANDS = ("blue", "green", "red", "nir")
 OBSERVING = [name for name, method in METHODS.items() if method.crop != 0]

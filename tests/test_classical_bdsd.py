@@ -17,8 +17,8 @@ from pansharpen_cli.classical.clusters import CBdsd, Sample, features, k_means, 
 from pansharpen_cli.classical.method import Method
 from pansharpen_cli.classical.nonnegative import nonnegative
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.interpolation import area_phase
-from pansharpen_cli.mtf import SENSORS, kernel
+from pansharpen_cli.imaging.interpolation import area_phase
+from pansharpen_cli.imaging.mtf import SENSORS, kernel
 
 
 def by_blocks(camera: Camera) -> Bdsd:

@@ -10,8 +10,8 @@ from test_classical_definitions import load
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.classical.cnmf import Cnmf
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.imaging.tiling import Tile, spread
 from pansharpen_cli.metrics.reduced_resolution import ergas
-from pansharpen_cli.tiling import Tile, spread
 
 CASES = ("qb_00", "qb_00p", "wv2_crop", "gf2_ns", "l8_r2")
 

@@ -10,7 +10,7 @@ from test_classical import BANDS, Scene, sharpen_whole, synthetic
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.classical.percentile import Percentile
-from pansharpen_cli.mtf import SENSORS, kernel
+from pansharpen_cli.imaging.mtf import SENSORS, kernel
 
 GOLDEN = {
     "exp": "EXP", "brovey": "Brovey", "ihs": "IHS", "pca": "PCA", "gs": "GS", "gsa": "GSA", "bt-h": "BT_H",

@@ -299,7 +299,7 @@ def test_maps_of_quality_are_not_replaced_unasked(desk, pansharpen, monkeypatch)
     for name in made:
         (desk / "maps" / name).write_text("mine")
         with monkeypatch.context() as patch:
-            patch.setattr("pansharpen_cli.quality.judge", lambda *_, **__: pytest.fail("it is looked at"))
+            patch.setattr("pansharpen_cli.evaluation.quality.judge", lambda *_, **__: pytest.fail("it is looked at"))
             code, out, err = pansharpen("qnr", "out.tif", "--maps", "maps")
         assert (code, out) == (1, "")
         assert sentence(err) == f"maps/{name} exists; choose another name or --overwrite it"

@@ -21,7 +21,7 @@ from pansharpen_cli.batch.gather import gather
 from pansharpen_cli.batch.run import Batch, sharpen_all
 from pansharpen_cli.cluster import Cluster, Tiles
 from pansharpen_cli.errors import DeviceError
-from pansharpen_cli.journal import journal_of
+from pansharpen_cli.outputs.journal import journal_of
 from pansharpen_cli.pipeline import Job, sharpen
 from pansharpen_cli.resume import resume
 

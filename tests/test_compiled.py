@@ -4,10 +4,10 @@ import os
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 
-from pansharpen_cli import compiled
+from pansharpen_cli.system import compiled
 
 LOOP = """
-from pansharpen_cli.compiled import compiled
+from pansharpen_cli.system.compiled import compiled
 
 @compiled
 def twice(x):

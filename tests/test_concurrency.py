@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from pansharpen_cli import concurrency
-from pansharpen_cli.concurrency import Behind, Threads, ahead, in_order
 from pansharpen_cli.errors import PansharpenError
+from pansharpen_cli.system import concurrency
+from pansharpen_cli.system.concurrency import Behind, Threads, ahead, in_order
 
 
 class BrokenError(Exception):

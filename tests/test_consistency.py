@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.networks import build
 from pansharpen_cli.networks.consistency import REGULARISATION, Camera
 

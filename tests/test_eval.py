@@ -18,14 +18,15 @@ import scipy.io
 from test_zoo import random_model
 from worlds import World, save
 
-from pansharpen_cli import evaluation, reduced, zoo
+from pansharpen_cli import zoo
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.cli import app
-from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.evaluation import assessment, reduced
+from pansharpen_cli.evaluation.quality import judge
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.wald import FullScene
 from pansharpen_cli.pipeline import Job, sharpen
-from pansharpen_cli.quality import judge
-from pansharpen_cli.wald import FullScene
 
 L7 = ("06", "12", "24", "27", "35", "38")
 
@@ -170,7 +171,7 @@ def test_a_network_gets_the_score_it_was_published_with(data: Path, compare, tmp
 
     files = data / "tiny_l8/pan.tif", data / "tiny_l8/ms.tif"
     scene = reduced.load(*files, sensor=SENSORS["generic"], bands=["nir", "red", "green", "blue"])
-    expected = evaluation.score(lambda _: TorchBackend(model.load(), 64, device("cpu")), model.spec.radiometry, [scene])
+    expected = assessment.score(lambda _: TorchBackend(model.load(), 64, device("cpu")), model.spec.radiometry, [scene])
     answer = compare(*files, "-m", "mine", "--device", "cpu")
     assert means(answer, "mine")["ERGAS"] == pytest.approx(expected.ergas, rel=1e-6)
     assert means(answer, "mine")["SAM"] == pytest.approx(expected.sam, rel=1e-6)
@@ -180,10 +181,10 @@ def test_many_tiles_equal_one(data: Path, monkeypatch: pytest.MonkeyPatch):
     scene = reduced.load(data / "l8_plain_b/pan.tif", data / "l8_plain_b/ms.tif", sensor=SENSORS["generic"])
 
     def sharpened(name: str) -> np.ndarray:
-        return evaluation.sharpen(scene, METHODS[name](evaluation.camera(scene, SENSORS["generic"])), None)
+        return assessment.sharpen(scene, METHODS[name](assessment.camera(scene, SENSORS["generic"])), None)
 
     whole = {name: sharpened(name) for name in ("gsa", "mtf-glp-fs")}
-    monkeypatch.setattr(evaluation, "TILE", 64)
+    monkeypatch.setattr(assessment, "TILE", 64)
     for name, hrms in whole.items():
         np.testing.assert_allclose(sharpened(name), hrms, rtol=1e-5, err_msg=name)
 
@@ -205,8 +206,8 @@ def test_a_method_gets_the_ms_where_it_was_made_for(toolbox: bool):
     scene = smooth(toolbox)
     phase = 1.5 if toolbox else 2.0
     other = METHODS["exp"](Camera(4, scene.band_names, SENSORS["generic"], phase, "23tap", "symmetric"))
-    right = np.abs(evaluation.sharpen(scene, other, None, phase=phase)[0] - scene.pan[0])[24:-24, 24:-24].max()
-    wrong = np.abs(evaluation.sharpen(scene, other, None)[0] - scene.pan[0])[24:-24, 24:-24].max()
+    right = np.abs(assessment.sharpen(scene, other, None, phase=phase)[0] - scene.pan[0])[24:-24, 24:-24].max()
+    wrong = np.abs(assessment.sharpen(scene, other, None)[0] - scene.pan[0])[24:-24, 24:-24].max()
     assert right < 0.2  # of waves 600 high
     assert wrong > 10 * right
 
@@ -244,7 +245,7 @@ def test_the_bands_of_a_truth_have_names(data: Path, tmp_path: Path, compare):
 
 def test_a_manifest(data: Path, tmp_path: Path, compare):
     """With an MS made of the truth: the same as degrading it by hand, each scene by its own sensor."""
-    from pansharpen_cli.wald import degrade
+    from pansharpen_cli.imaging.wald import degrade
 
     lines = ["name,pan,reference,sensor"]
     lines += [f"{n},{data}/rr_qb/{n}/pan.tif,{data}/rr_qb/{n}/gt.tif,{s}" for n, s in (("00", "QB"), ("01", ""))]
@@ -316,7 +317,7 @@ def test_a_model_that_fits_the_first_scene_only(data: Path, tmp_path: Path, comp
     answer = compare("--manifest", tmp_path / "two.csv", "--device", "cpu", "--metrics", "ERGAS")
     assert "mine" in answer["left_out"]
     assert all(len(found["ERGAS"]["per_scene"]) == 2 for found in answer["methods"].values())
-    assert set(answer["methods"]) == set(evaluation.DEFAULT_MODELS) - {"auto"}
+    assert set(answer["methods"]) == set(assessment.DEFAULT_MODELS) - {"auto"}
 
 
 def test_every_form_of_the_table(data: Path, run_eval):
@@ -340,7 +341,7 @@ def test_maps_are_errors_in_their_place(data: Path, tmp_path: Path, run_eval):
     (path,) = (tmp_path / "maps").iterdir()
     assert path.name.endswith("pan.tif.exp.tif")
     scene = reduced.load(*files, sensor=SENSORS["generic"], coregister="off")
-    exp = evaluation.sharpen(scene, METHODS["exp"](evaluation.camera(scene, SENSORS["generic"])), None)
+    exp = assessment.sharpen(scene, METHODS["exp"](assessment.camera(scene, SENSORS["generic"])), None)
     with rasterio.open(path) as found, rasterio.open(files[1]) as ms:
         assert found.crs == ms.crs
         assert found.descriptions == ms.descriptions
@@ -371,7 +372,7 @@ def test_files_are_not_replaced_unasked(first, then, desk: Path, run_eval, monke
     (made,) = {*desk.glob("f.png"), *desk.glob("maps/*")}
     made.write_text("mine")
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "compare", lambda *_, **__: pytest.fail("scenes are read"))
+        patch.setattr(assessment, "compare", lambda *_, **__: pytest.fail("scenes are read"))
         code, out, err = run_eval(*files, *then)
     assert (code, out) == (1, "")
     assert err == f"pansharpen: {made.relative_to(desk)} exists; choose another name or --overwrite it\n"

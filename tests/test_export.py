@@ -21,13 +21,13 @@ from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.backends.onnx_runtime import Place
 from pansharpen_cli.cli import app
 from pansharpen_cli.errors import ModelError
+from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.modelspec import Band, ModelSpec
 from pansharpen_cli.networks import NETWORKS
 from pansharpen_cli.networks.clahe import Cells, clahe
 from pansharpen_cli.networks.dmaconv import _convolve
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.per_band import _darkest, _regression
-from pansharpen_cli.radiometry import Radiometry
 
 
 class Plain(Network):

@@ -8,8 +8,8 @@ import rasterio
 import torch
 from safetensors.torch import load_file
 
+from pansharpen_cli.imaging.mtf import seen
 from pansharpen_cli.metrics.reduced_resolution import ergas
-from pansharpen_cli.mtf import seen
 from pansharpen_cli.networks import NETWORKS, build
 from pansharpen_cli.networks.adknet import ADKNet
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from pansharpen_cli.geogrid import Axis, GeoGrid, NestedAxis, nest, overlap
-from pansharpen_cli.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.imaging.geogrid import Axis, GeoGrid, NestedAxis, nest, overlap
+from pansharpen_cli.imaging.interpolation import area_phase, toolbox_phase
 
 RATIO = 4
 

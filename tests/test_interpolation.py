@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pansharpen_cli.interpolation import (
+from pansharpen_cli.imaging.interpolation import (
     KERNELS,
     area_phase,
     expand,

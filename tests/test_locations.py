@@ -16,8 +16,8 @@ import rasterio.shutil
 from servers import misbehaving, nginx, store
 
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.locations import gdal_name
-from pansharpen_cli.part import SEEN
+from pansharpen_cli.inputs.part import SEEN
+from pansharpen_cli.system.locations import gdal_name
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "l8_madrid"
 BLOCK = 256
@@ -55,7 +55,7 @@ def test_nothing_else_is_opened(named, tmp_path, monkeypatch):
         gdal_name(named)
     assert "secret" not in str(refused.value)
     monkeypatch.setattr(rasterio, "open", lambda *_, **__: pytest.fail("it was opened"))
-    from pansharpen_cli.scene import Raster
+    from pansharpen_cli.inputs.scene import Raster
 
     with pytest.raises(SceneError):
         Raster(named)

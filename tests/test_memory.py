@@ -12,11 +12,11 @@ import torch
 from test_zoo import random_model
 from worlds import World
 
-from pansharpen_cli import memory as memory_
 from pansharpen_cli import sharpen
 from pansharpen_cli.errors import DeviceError, UsageError
+from pansharpen_cli.imaging.tiling import Reach, halves
 from pansharpen_cli.networks.network import Network
-from pansharpen_cli.tiling import Reach, halves
+from pansharpen_cli.system import memory as memory_
 
 WORLD = World(ratio=2, bands=3, pan_size=(320, 288), ms_size=(160, 144))
 RGB = ("blue", "green", "red")
@@ -105,7 +105,7 @@ def large(tmp_path_factory):
 
 
 RUN = """
-from pansharpen_cli import memory
+from pansharpen_cli.system import memory
 from pansharpen_cli.cli.app import main
 try:
     main()

@@ -10,15 +10,15 @@ from scipy import ndimage
 
 from pansharpen_cli import metrics
 from pansharpen_cli.errors import UsageError
-from pansharpen_cli.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.imaging.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.imaging.mtf import SENSORS, kernel
+from pansharpen_cli.imaging.tiling import Tile
 from pansharpen_cli.metrics import FULL, OPTIONAL, ArrayImage, derived, formulas
 from pansharpen_cli.metrics.blur import Blur
 from pansharpen_cli.metrics.full_resolution import BestPhase, Blocks, Product, View
 from pansharpen_cli.metrics.image import pixels
 from pansharpen_cli.metrics.reduced_resolution import Hypercomplex
 from pansharpen_cli.metrics.streaming import Sums, Window, gather, tiles
-from pansharpen_cli.mtf import SENSORS, kernel
-from pansharpen_cli.tiling import Tile
 
 CASES = ["edge_fr_flat", "real_ge1_8bit", "real_gf2", "real_qb", "real_wv2", "real_wv3", "synth4", "synth8"]
 PHASE = toolbox_phase(4)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pansharpen_cli import filters
+from pansharpen_cli.imaging import filters
+from pansharpen_cli.imaging.mtf import TAPS, kernel
 from pansharpen_cli.metrics import ArrayImage, derived, formulas
 from pansharpen_cli.metrics.blur import Blur
-from pansharpen_cli.mtf import TAPS, kernel
 
 RNG = np.random.default_rng(21)
 

@@ -10,11 +10,11 @@ import pytest
 
 from pansharpen_cli import metrics
 from pansharpen_cli.errors import SceneError, UsageError
-from pansharpen_cli.interpolation import area_phase, expand, polyphase
+from pansharpen_cli.imaging.interpolation import area_phase, expand, polyphase
+from pansharpen_cli.imaging.tiling import Span, Tile
 from pansharpen_cli.metrics import FULL, OPTIONAL, REDUCED, ArrayImage, derived, formulas
 from pansharpen_cli.metrics.image import Cropped, Held, Locked, Pixels, cleared, pixels, pixels_beyond
 from pansharpen_cli.metrics.streaming import BlockMap, Scatter, Score, Window, cores, gather, tiles
-from pansharpen_cli.tiling import Span, Tile
 
 CUTS: list[int | tuple[int, int]] = [32, 96, (64, 1024), (1024, 64)]
 

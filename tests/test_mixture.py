@@ -9,14 +9,14 @@ from test_zoo import random_model
 
 from pansharpen_cli import zoo
 from pansharpen_cli.errors import ModelError, SceneError
-from pansharpen_cli.evaluation import sharpen
-from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.evaluation.assessment import sharpen
+from pansharpen_cli.evaluation.reduced import load
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.networks import build
 from pansharpen_cli.networks.consistency import Consistent
 from pansharpen_cli.networks.layers import Upsample
 from pansharpen_cli.networks.mixture import Mixture
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.reduced import load
 from pansharpen_cli.training import mixing
 from pansharpen_cli.training.adapt import Adaptation, adapt
 from pansharpen_cli.training.mixing import mix, mixture_of

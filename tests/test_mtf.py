@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from pansharpen_cli.interpolation import sample
-from pansharpen_cli.mtf import SENSORS, TAPS, kernel, reach, seen
+from pansharpen_cli.imaging.interpolation import sample
+from pansharpen_cli.imaging.mtf import SENSORS, TAPS, kernel, reach, seen
 
 HALF = TAPS // 2
 

@@ -25,12 +25,12 @@ from pansharpen_cli.backends.onnx_backend import OnnxBackend
 from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.backends.onnx_runtime import Place
 from pansharpen_cli.backends.sharpener import Sharpener
-from pansharpen_cli.canvas import SceneCanvas
 from pansharpen_cli.errors import DeviceError, ModelError
-from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.imaging.interpolation import area_phase
+from pansharpen_cli.imaging.radiometry import Radiometry
+from pansharpen_cli.inputs.canvas import SceneCanvas
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.pipeline import Job, sharpen
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.scene import Scene
 
 GAINS = (0.3, 0.28, 0.26, 0.24)
 

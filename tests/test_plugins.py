@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from rasterio.windows import Window
 from safetensors.torch import load_file
 
+from pansharpen_cli.imaging.tiling import Reach, Tile, cut
 from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.fusionnet import DMAFusionNet, FusionNet
 from pansharpen_cli.networks.lagnet import DMALAGNet, LAConv, LAGNet
 from pansharpen_cli.networks.network import Frozen, Jointly, PerImage
-from pansharpen_cli.tiling import Reach, Tile, cut
 
 NETWORKS = [FusionNet, DMAFusionNet, LAGNet, DMALAGNet, DMANet]
 ADAPTIVE = [DMAFusionNet, DMALAGNet, DMANet]

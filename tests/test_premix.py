@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from pansharpen_cli.errors import ModelError
+from pansharpen_cli.imaging.tiling import Reach, cut
 from pansharpen_cli.networks.clahe import Cells, clahe
 from pansharpen_cli.networks.premix import MASKS, Layout, Mixing, PredictiveFilter, PreMixB, PreMixH, high_pass
-from pansharpen_cli.tiling import Reach, cut
 
 NETWORKS = {"b": PreMixB, "h": PreMixH}
 CASES = ("p64x64", "p40x56")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from test_run import covered
 from worlds import World, save
 
-from pansharpen_cli.geogrid import Axis, GeoGrid, nest, overlap
-from pansharpen_cli.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.imaging.geogrid import Axis, GeoGrid, nest, overlap
+from pansharpen_cli.imaging.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.imaging.radiometry import Moments, Radiometry, Scaling, holds, quantise
+from pansharpen_cli.imaging.tiling import Reach, cut, spread
 from pansharpen_cli.pipeline import Job, sharpen
-from pansharpen_cli.radiometry import Moments, Radiometry, Scaling, holds, quantise
-from pansharpen_cli.tiling import Reach, cut, spread
 
 SLOW = "PANSHARPEN_SLOW" in os.environ
 # any example kills a mutant: there is nobody to read the smallest one

@@ -10,8 +10,8 @@ import rasterio
 from test_quicklook import product
 
 from pansharpen_cli.errors import OutputError
-from pansharpen_cli.qgis import write_style
-from pansharpen_cli.quicklook import write_quicklook
+from pansharpen_cli.outputs.qgis import write_style
+from pansharpen_cli.outputs.quicklook import write_quicklook
 
 PYTHON = "/usr/bin/python3"
 """The system's, which a package of QGIS serves."""

@@ -19,11 +19,11 @@ from worlds import World
 
 from pansharpen_cli.cli import app
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.files import PASSING, named_from
+from pansharpen_cli.evaluation.quality import judge, write_maps
+from pansharpen_cli.inputs.part import Window
 from pansharpen_cli.metrics import FULL
-from pansharpen_cli.part import Window
 from pansharpen_cli.pipeline import Job, sharpen
-from pansharpen_cli.quality import judge, write_maps
+from pansharpen_cli.system.files import PASSING, named_from
 
 
 def write(path: Path, image: np.ndarray, pixel: float) -> Path:

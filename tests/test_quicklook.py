@@ -9,9 +9,9 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from pansharpen_cli.errors import OutputError
-from pansharpen_cli.geogrid import GeoGrid
-from pansharpen_cli.quicklook import colour_bands, write_quicklook
-from pansharpen_cli.writer import ProductWriter
+from pansharpen_cli.imaging.geogrid import GeoGrid
+from pansharpen_cli.outputs.quicklook import colour_bands, write_quicklook
+from pansharpen_cli.outputs.writer import ProductWriter
 
 GRID = GeoGrid(600, 800, Affine(2, 0, 500000, 0, -2, 4000000), None)
 

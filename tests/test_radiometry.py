@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pansharpen_cli.radiometry import Clipped, Moments, Radiometry, Scaling, holds, quantise
+from pansharpen_cli.imaging.radiometry import Clipped, Moments, Radiometry, Scaling, holds, quantise
 
 RNG = np.random.default_rng(5)
 

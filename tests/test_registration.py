@@ -9,8 +9,8 @@ import pytest
 import rasterio
 from scipy import ndimage, optimize
 
-from pansharpen_cli import interpolation, tiling
-from pansharpen_cli.registration import MAX_SHIFT, Shift, WindowShift, combine, window_shift
+from pansharpen_cli.imaging import interpolation, tiling
+from pansharpen_cli.imaging.registration import MAX_SHIFT, Shift, WindowShift, combine, window_shift
 
 FINE = 5  # samples of the ground along a PAN pixel: shifts are multiples of 1/5
 SIZE = 256  # PAN pixels

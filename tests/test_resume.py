@@ -14,10 +14,10 @@ import rasterio
 from worlds import World, save
 
 from pansharpen_cli.errors import OutputError, SceneError
-from pansharpen_cli.journal import JournalingWriter, journal_of
+from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.outputs.journal import JournalingWriter, journal_of
 from pansharpen_cli.pipeline import Job, sharpen
 from pansharpen_cli.resume import resume
-from pansharpen_cli.scene import Scene
 
 WORLD = World(bands=3, dtype="uint16", pan_size=(256, 200), ms_size=(64, 50))
 TILES = 16

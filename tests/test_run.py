@@ -17,9 +17,9 @@ from worlds import World, save
 
 import pansharpen_cli
 from pansharpen_cli.errors import ModelError
+from pansharpen_cli.imaging.radiometry import Radiometry
+from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.pipeline import Job, _tell, sharpen
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.registration import Shift
 
 SCENES = [
     "geoeye1_fields_w", "ikonos_mixed_w", "l7/01", "l8_madrid", "l8_momotombo", "l8_pamplona_w", "l8_plain_a",

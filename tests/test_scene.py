@@ -16,11 +16,11 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from worlds import CORNER, UTM, Sheet, World, save
 
-from pansharpen_cli.canvas import SceneCanvas
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.inputs.canvas import SceneCanvas
+from pansharpen_cli.inputs.scene import Raster, Scene
 from pansharpen_cli.modelspec import canonical_band
 from pansharpen_cli.pipeline import Job, sharpen
-from pansharpen_cli.scene import Raster, Scene
 
 HERE = Sheet(CORNER, (2.0, -2.0), (6, 8))
 WORLD = World()
@@ -555,7 +555,7 @@ def test_windows_are_windows(tmp_path: Path):
 CLOSED_WHILE_READ = """
 import sys, threading, time
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.scene import Raster
+from pansharpen_cli.inputs.scene import Raster
 
 def read(raster):
     try:

@@ -7,8 +7,8 @@ import statistics
 
 import pytest
 
-from pansharpen_cli import tables
-from pansharpen_cli.tables import Comparison, Result
+from pansharpen_cli.evaluation import tables
+from pansharpen_cli.evaluation.tables import Comparison, Result
 
 ERGAS = {"a_net": [1.0, 2.0, 4.0], "exp": [3.0, 3.5, 5.0], "gsa": [2.0, 2.5, 4.5]}
 Q2N = {"a_net": [0.8, 0.9, 0.7], "exp": [0.5, None, 0.6], "gsa": [0.8, 0.9, 0.7]}

@@ -15,16 +15,16 @@ from test_zoo import random_model
 
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.backends.torch_backend import TorchBackend
-from pansharpen_cli.canvas import ArrayCanvas, SceneCanvas
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
-from pansharpen_cli.interpolation import area_phase
-from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.imaging.interpolation import area_phase
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.radiometry import Radiometry, quantise
+from pansharpen_cli.inputs.canvas import ArrayCanvas, SceneCanvas
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.networks import NETWORKS, build
 from pansharpen_cli.networks.network import Frozen, PerImage
 from pansharpen_cli.pipeline import Job, sharpen
-from pansharpen_cli.radiometry import Radiometry, quantise
-from pansharpen_cli.scene import Scene
 
 SIZES = (128, 256, 512)
 WHOLE = 10**6

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pansharpen_cli.tiling import Pixels, Reach, Span, Tile, cut, spread
+from pansharpen_cli.imaging.tiling import Pixels, Reach, Span, Tile, cut, spread
 
 RNG = np.random.default_rng(11)
 

@@ -12,11 +12,12 @@ import torch
 from pansharpen_cli import zoo
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.errors import ModelError, SceneError, UsageError
-from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.evaluation.reduced import load
+from pansharpen_cli.evaluation.sources import Files, Terms
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.radiometry import Radiometry
+from pansharpen_cli.imaging.wald import ReducedScene
 from pansharpen_cli.networks import build
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.reduced import load
-from pansharpen_cli.sources import Files, Terms
 from pansharpen_cli.training import loop, prepare
 from pansharpen_cli.training.dataset import Patches
 from pansharpen_cli.training.learner import Learner
@@ -24,7 +25,6 @@ from pansharpen_cli.training.make import Training, make_model
 from pansharpen_cli.training.prepare import Prepared, examine, stored
 from pansharpen_cli.training.recipes import RECIPES, Recipe
 from pansharpen_cli.training.validation import Scores, Validation
-from pansharpen_cli.wald import ReducedScene
 
 BANDS = ("blue", "green", "red", "nir")
 SCENE = Radiometry("scene")

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pansharpen_cli.canvas import ArrayCanvas
+from pansharpen_cli.imaging.radiometry import Radiometry, Scaling
+from pansharpen_cli.imaging.wald import ReducedScene
+from pansharpen_cli.inputs.canvas import ArrayCanvas
 from pansharpen_cli.networks import build
-from pansharpen_cli.radiometry import Radiometry, Scaling
 from pansharpen_cli.training.cameras import Facts, other_pan
-from pansharpen_cli.wald import ReducedScene
 
 
 @pytest.fixture(scope="module")

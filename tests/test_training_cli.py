@@ -24,9 +24,9 @@ from scipy.io import savemat
 
 from pansharpen_cli import zoo
 from pansharpen_cli.cli import app
-from pansharpen_cli.evaluation import Measures, camera, measure, sharpen
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.sources import Terms, read_manifest
+from pansharpen_cli.evaluation.assessment import Measures, camera, measure, sharpen
+from pansharpen_cli.evaluation.sources import Terms, read_manifest
+from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.training import prepare
 from pansharpen_cli.training.dataset import Patches
 

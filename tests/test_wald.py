@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from pansharpen_cli.mtf import SENSORS, TAPS, kernel
-from pansharpen_cli.wald import ReducedScene, degrade, reduce
+from pansharpen_cli.imaging.mtf import SENSORS, TAPS, kernel
+from pansharpen_cli.imaging.wald import ReducedScene, degrade, reduce
 
 HALF = TAPS // 2
 OFFSETS = np.arange(-5.5, 6)

@@ -12,11 +12,11 @@ from safetensors import safe_open
 from pansharpen_cli import zoo
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.errors import ModelError
-from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.imaging.interpolation import area_phase
+from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.method import choose
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
 from pansharpen_cli.networks import NETWORKS, build
-from pansharpen_cli.radiometry import Radiometry
 
 BGRN = ("blue", "green", "red", "nir")
 

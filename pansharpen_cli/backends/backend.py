@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.tiling import Pixels, Reach
+from pansharpen_cli.imaging.tiling import Pixels, Reach
 
 Float32 = npt.NDArray[np.float32]
 

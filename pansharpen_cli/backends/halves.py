@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.tiling import Reach, halves
+from pansharpen_cli.imaging.tiling import Reach, halves
 
 Float32 = npt.NDArray[np.float32]
 

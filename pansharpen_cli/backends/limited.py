@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli import memory
 from pansharpen_cli.backends.backend import Backend
 from pansharpen_cli.backends.halves import in_halves
 from pansharpen_cli.backends.sharpener import Sharpener
-from pansharpen_cli.canvas import Canvas
 from pansharpen_cli.errors import UsageError
-from pansharpen_cli.tiling import Pixels, Tile
+from pansharpen_cli.imaging.tiling import Pixels, Tile
+from pansharpen_cli.inputs.canvas import Canvas
+from pansharpen_cli.system import memory
 
 log = logging.getLogger(__name__)
 

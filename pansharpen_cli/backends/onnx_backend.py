@@ -14,7 +14,7 @@ from pansharpen_cli.backends.backend import MOST_AT_ONCE
 from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.backends.onnx_runtime import Place, brief, onnxruntime, session
 from pansharpen_cli.errors import DeviceError, ModelError
-from pansharpen_cli.tiling import Pixels
+from pansharpen_cli.imaging.tiling import Pixels
 
 Float32 = npt.NDArray[np.float32]
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from pansharpen_cli.concurrency import cores
 from pansharpen_cli.errors import DeviceError, ModelError
+from pansharpen_cli.system.concurrency import cores
 
 log = logging.getLogger(__name__)
 

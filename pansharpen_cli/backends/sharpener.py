@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.backends.backend import Backend
-from pansharpen_cli.canvas import Canvas
-from pansharpen_cli.concurrency import ahead, in_order
 from pansharpen_cli.errors import NothingSharedError
-from pansharpen_cli.radiometry import Radiometry, Scaling
-from pansharpen_cli.tiling import Pixels, Tile
+from pansharpen_cli.imaging.radiometry import Radiometry, Scaling
+from pansharpen_cli.imaging.tiling import Pixels, Tile
+from pansharpen_cli.inputs.canvas import Canvas
+from pansharpen_cli.system.concurrency import ahead, in_order
 
 Float32 = npt.NDArray[np.float32]
 

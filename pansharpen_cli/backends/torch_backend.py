@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pansharpen_cli import memory
 from pansharpen_cli.backends.backend import MOST_AT_ONCE
 from pansharpen_cli.backends.halves import in_halves
 from pansharpen_cli.errors import DeviceError
+from pansharpen_cli.imaging.tiling import Pixels, Reach
 from pansharpen_cli.networks.layers import grid_of
 from pansharpen_cli.networks.network import Network, SceneStatistics
-from pansharpen_cli.tiling import Pixels, Reach
+from pansharpen_cli.system import memory
 
 log = logging.getLogger(__name__)
 

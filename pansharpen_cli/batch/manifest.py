@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from pansharpen_cli import settings
-from pansharpen_cli.coregistration import parse as parse_shift
 from pansharpen_cli.errors import SceneError, UsageError
-from pansharpen_cli.files import redacted
-from pansharpen_cli.interpolation import KERNELS
-from pansharpen_cli.locations import is_remote
-from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.imaging.interpolation import KERNELS
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.inputs.coregistration import parse as parse_shift
 from pansharpen_cli.pipeline import Job
+from pansharpen_cli.system import settings
+from pansharpen_cli.system.files import redacted
+from pansharpen_cli.system.locations import is_remote
 
 PATHS = ("pan", "ms", "out")
 

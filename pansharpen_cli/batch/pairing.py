@@ -19,8 +19,8 @@ from typing import Literal
 import pyproj
 
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.geogrid import GeoGrid
-from pansharpen_cli.scene import Raster
+from pansharpen_cli.imaging.geogrid import GeoGrid
+from pansharpen_cli.inputs.scene import Raster
 
 SUFFIXES = {".tif", ".tiff", ".jp2", ".ntf"}
 

@@ -14,15 +14,15 @@ from pansharpen_cli.backends.backend import MOST_AT_ONCE
 from pansharpen_cli.batch.run import Batch
 from pansharpen_cli.batch.scene import Outcome, scene_name
 from pansharpen_cli.batch.summary import read_summary
-from pansharpen_cli.canvas import SceneCanvas
 from pansharpen_cli.errors import PansharpenError
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.tiling import Reach
+from pansharpen_cli.inputs.canvas import SceneCanvas
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.method import Method, choose
-from pansharpen_cli.mtf import SENSORS
+from pansharpen_cli.outputs.writer import CACHE
 from pansharpen_cli.pipeline import Job, tile_size
 from pansharpen_cli.resume import finished
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.tiling import Reach
-from pansharpen_cli.writer import CACHE
 
 IN_FLIGHT = 5
 """Tiles that wait to be sharpened or written, besides the one that each thread is at."""

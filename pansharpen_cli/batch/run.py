@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pansharpen_cli import locations
 from pansharpen_cli.batch.scene import Desk, Failure, Outcome, Task, scene_name
 from pansharpen_cli.batch.shards import WHOLE, Shard
 from pansharpen_cli.batch.summary import Summary, read_summary
 from pansharpen_cli.batch.workers import Death, Workers
 from pansharpen_cli.cluster import Cluster, Lost, wants_gpu
 from pansharpen_cli.errors import OutputError, SceneError
-from pansharpen_cli.files import remove_partials
 from pansharpen_cli.pipeline import Job
+from pansharpen_cli.system import locations
+from pansharpen_cli.system.files import remove_partials
 
 log = logging.getLogger(__name__)
 

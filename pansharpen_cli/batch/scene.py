@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pansharpen_cli import locations, pipeline
+from pansharpen_cli import pipeline
 from pansharpen_cli.errors import OutputError, PansharpenError
+from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.pipeline import Job, Product
-from pansharpen_cli.quality import judge
 from pansharpen_cli.resume import resume
+from pansharpen_cli.system import locations
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from pansharpen_cli.signals import later, listen
+from pansharpen_cli.system.signals import later, listen
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pansharpen_cli import mtf
 from pansharpen_cli.classical.camera import Camera, low_passed
 from pansharpen_cli.classical.method import Method, Statistics
 from pansharpen_cli.classical.moments import Moments, regression
 from pansharpen_cli.classical.nonnegative import nonnegative
 from pansharpen_cli.errors import NothingSharedError
-from pansharpen_cli.interpolation import Array, Float64
-from pansharpen_cli.tiling import Reach
+from pansharpen_cli.imaging import mtf
+from pansharpen_cli.imaging.interpolation import Array, Float64
+from pansharpen_cli.imaging.tiling import Reach
 
 
 class BandDependent(Method):

@@ -13,8 +13,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli import mtf
-from pansharpen_cli.interpolation import (
+from pansharpen_cli.imaging import mtf
+from pansharpen_cli.imaging.interpolation import (
     KERNELS,
     Array,
     Float64,

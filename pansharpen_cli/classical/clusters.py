@@ -12,8 +12,8 @@ from pansharpen_cli.classical.bdsd import lower_scale, lower_scale_halo
 from pansharpen_cli.classical.method import Method, Statistics
 from pansharpen_cli.classical.moments import Moments, regression
 from pansharpen_cli.errors import NothingSharedError
-from pansharpen_cli.interpolation import Array, Float64
-from pansharpen_cli.tiling import Pixels
+from pansharpen_cli.imaging.interpolation import Array, Float64
+from pansharpen_cli.imaging.tiling import Pixels
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from pansharpen_cli.classical.method import Method
 from pansharpen_cli.classical.moments import quotient
 from pansharpen_cli.classical.nonnegative import nonnegative
 from pansharpen_cli.errors import NothingSharedError
-from pansharpen_cli.interpolation import Array, Float64, area_phase, expand, windows
-from pansharpen_cli.tiling import Pixels
+from pansharpen_cli.imaging.interpolation import Array, Float64, area_phase, expand, windows
+from pansharpen_cli.imaging.tiling import Pixels
 
 COARSE, ROUNDS, FINE = 225, 74, 149
 """Updates of the coarse abundances; rounds of the spectra, then the coarse abundances; updates of the fine abundances,

@@ -11,8 +11,8 @@ import numpy as np
 from pansharpen_cli.classical.method import Mask, Method, Pointwise, Statistics, weighted
 from pansharpen_cli.classical.moments import EPS, Moments, matching, regression, std_of_sum
 from pansharpen_cli.classical.percentile import Percentile
-from pansharpen_cli.interpolation import Array, Float64
-from pansharpen_cli.tiling import Pixels
+from pansharpen_cli.imaging.interpolation import Array, Float64
+from pansharpen_cli.imaging.tiling import Pixels
 
 HAZE = {"blue": 0.95, "green": 0.45, "red": 0.40, "nir": 0.05}
 """Parts of these bands' dark level, the first percentile, that are haze."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pansharpen_cli.compiled import compiled
-from pansharpen_cli.interpolation import Array, Float64
+from pansharpen_cli.imaging.interpolation import Array, Float64
+from pansharpen_cli.system.compiled import compiled
 
 LANES = 512
 """Sums that are kept side by side, and added up at the end: vector code."""

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.classical.moments import Moments
-from pansharpen_cli.concurrency import in_order
 from pansharpen_cli.errors import NothingSharedError
-from pansharpen_cli.interpolation import Array, Float64
-from pansharpen_cli.tiling import Pixels, Reach
+from pansharpen_cli.imaging.interpolation import Array, Float64
+from pansharpen_cli.imaging.tiling import Pixels, Reach
+from pansharpen_cli.system.concurrency import in_order
 
 Real = TypeVar("Real", bound=np.floating)
 Mask = npt.NDArray[np.bool_]

@@ -11,8 +11,8 @@ import numpy as np
 from pansharpen_cli.classical.method import Method, Statistics
 from pansharpen_cli.classical.moments import EPS, Moments
 from pansharpen_cli.classical.multiresolution import matched_to_bands, regression_on_blurred
-from pansharpen_cli.interpolation import Array, expand
-from pansharpen_cli.tiling import Reach
+from pansharpen_cli.imaging.interpolation import Array, expand
+from pansharpen_cli.imaging.tiling import Reach
 
 
 class Modulation(Method):

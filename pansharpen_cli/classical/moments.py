@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.interpolation import Array, Float64
+from pansharpen_cli.imaging.interpolation import Array, Float64
 
 EPS = float(np.finfo(np.float64).eps)
 RCOND = 1e-12

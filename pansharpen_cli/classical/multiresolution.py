@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pansharpen_cli.classical.method import Method, Statistics
 from pansharpen_cli.classical.moments import Moments, matching, quotient
-from pansharpen_cli.interpolation import Array, Float64
+from pansharpen_cli.imaging.interpolation import Array, Float64
 
 
 class Injection(Method):

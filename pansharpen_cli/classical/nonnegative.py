@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.interpolation import Float64
+from pansharpen_cli.imaging.interpolation import Float64
 
 _LEVEL = 1e-13
 """Part of the steepest slope at 0 that is no more than rounding."""

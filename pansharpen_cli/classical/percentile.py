@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.interpolation import Float64
+from pansharpen_cli.imaging.interpolation import Float64
 
 _DROPPED = 14
 """Trailing bits of a float32 that do not count for its bin: 512 bins an octave, about half a DN wide at 300 DN."""

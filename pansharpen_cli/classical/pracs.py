@@ -8,8 +8,8 @@ import numpy as np
 
 from pansharpen_cli.classical.method import Method, Statistics
 from pansharpen_cli.classical.moments import Moments, matching, quotient, regression, std_of_sum
-from pansharpen_cli.interpolation import Array
-from pansharpen_cli.tiling import Pixels
+from pansharpen_cli.imaging.interpolation import Array
+from pansharpen_cli.imaging.tiling import Pixels
 
 BETA = 0.95
 """Normalises the injected detail."""

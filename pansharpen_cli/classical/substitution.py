@@ -8,7 +8,7 @@ import numpy as np
 
 from pansharpen_cli.classical.method import Method, Pointwise, Statistics, weighted
 from pansharpen_cli.classical.moments import EPS, Moments, matching, quotient, regression, std_of_sum
-from pansharpen_cli.interpolation import Array, Float64
+from pansharpen_cli.imaging.interpolation import Array, Float64
 
 
 class Brovey(Method):

@@ -76,7 +76,8 @@ def adapt(
     """
     console.set_up(quiet, verbose)
     count = console.threads(threads)
-    from pansharpen_cli import coregistration, mtf
+    from pansharpen_cli.imaging import mtf
+    from pansharpen_cli.inputs import coregistration
 
     if sensor not in mtf.SENSORS:
         raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")

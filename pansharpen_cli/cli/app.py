@@ -26,7 +26,7 @@ from pansharpen_cli.cli.report import report
 from pansharpen_cli.cli.run import run
 from pansharpen_cli.cli.train import train
 from pansharpen_cli.errors import PansharpenError
-from pansharpen_cli.signals import TERMINATED, Terminated, behind, listen
+from pansharpen_cli.system.signals import TERMINATED, Terminated, behind, listen
 
 INTERRUPTED = 130
 

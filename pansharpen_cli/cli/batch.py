@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pansharpen_cli import settings
 from pansharpen_cli.cli import console, options
 from pansharpen_cli.cli.run import Backend, Format, Resampling
 from pansharpen_cli.errors import BatchError, UsageError
+from pansharpen_cli.system import settings
 
 if TYPE_CHECKING:
     from pansharpen_cli.batch.pairing import Unpaired
@@ -100,10 +100,12 @@ def batch(
     options.existing(scenes, "a manifest (.csv, .jsonl), or a folder of scenes")
     count = console.threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(max(1, count // workers))  # the workers', who inherit it
-    from pansharpen_cli import coregistration, mtf, pipeline
+    from pansharpen_cli import pipeline
     from pansharpen_cli.batch import shards
     from pansharpen_cli.batch.gather import gather
     from pansharpen_cli.batch.run import Batch, sharpen_all
+    from pansharpen_cli.imaging import mtf
+    from pansharpen_cli.inputs import coregistration
 
     common = pipeline.Job(
         pan="",

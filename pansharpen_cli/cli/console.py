@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import Protocol, TextIO
 
-from pansharpen_cli.concurrency import cores
+from pansharpen_cli.system.concurrency import cores
 
 shown = {"tracebacks": False}
 """What a user asked to see."""

@@ -14,8 +14,8 @@ from pansharpen_cli.cli import console, options, targets
 from pansharpen_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from pansharpen_cli.evaluation import AnyScene, Float32
-    from pansharpen_cli.sources import Source
+    from pansharpen_cli.evaluation.assessment import AnyScene, Float32
+    from pansharpen_cli.evaluation.sources import Source
 
 
 class Protocol(StrEnum):
@@ -87,9 +87,11 @@ def evaluate(
         raise UsageError("--csv, --json, --markdown and --latex exclude each other; ask for one")
     if maps and full:
         raise UsageError("--maps shows the distance to a truth, and there is none with --full; leave one out")
-    from pansharpen_cli import coregistration, evaluation, mtf, sources, tables
-    from pansharpen_cli.figure import Gallery
-    from pansharpen_cli.wald import ReducedScene
+    from pansharpen_cli.evaluation import assessment, sources, tables
+    from pansharpen_cli.evaluation.figure import Gallery
+    from pansharpen_cli.imaging import mtf
+    from pansharpen_cli.imaging.wald import ReducedScene
+    from pansharpen_cli.inputs import coregistration
 
     if sensor not in mtf.SENSORS:
         raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
@@ -101,11 +103,11 @@ def evaluate(
         coregister=None if coregister is None else coregistration.parse(coregister),
     )
     wanted = options.names(metrics, "--metrics")
-    measures = evaluation.Measures.of(wanted, full=full, protocol=protocol.value, maxval=maxval)
+    measures = assessment.Measures.of(wanted, full=full, protocol=protocol.value, maxval=maxval)
     gallery = Gallery(figure, overwrite) if figure else None
     if manifest is not None:
         options.existing(manifest, "a CSV file of scenes")
-    scenes, methods = sources.gather(inputs or [], manifest, reference, terms), model or evaluation.DEFAULT_MODELS
+    scenes, methods = sources.gather(inputs or [], manifest, reference, terms), model or assessment.DEFAULT_MODELS
     if maps:
         targets.maps(maps, _maps(scenes, methods), overwrite)
 
@@ -114,11 +116,11 @@ def evaluate(
             gallery.add(scene, method, hrms)
         if maps and isinstance(scene, ReducedScene):
             # again: other files may be there by now
-            targets.maps(maps, [evaluation.error_map_name(scene.name, method)], overwrite)
-            evaluation.write_error_map(maps, scene, method, hrms)
+            targets.maps(maps, [assessment.error_map_name(scene.name, method)], overwrite)
+            assessment.write_error_map(maps, scene, method, hrms)
 
     with console.progress(quiet, "product") as on_result:
-        comparison = evaluation.compare(
+        comparison = assessment.compare(
             scenes,
             methods,
             measures,
@@ -142,7 +144,7 @@ def _maps(scenes: Sequence[Source], asked: Sequence[str]) -> Iterator[str]:
     """The files that --maps may come to hold: which method auto takes, and which of all fit, the scenes will tell."""
     from pansharpen_cli import zoo
     from pansharpen_cli.classical import METHODS
-    from pansharpen_cli.evaluation import error_map_name
+    from pansharpen_cli.evaluation.assessment import error_map_name
     from pansharpen_cli.method import FALLBACK
 
     networks = [model.name for model in zoo.models()]

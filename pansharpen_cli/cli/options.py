@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from pansharpen_cli import memory, settings
 from pansharpen_cli.errors import DeviceError, ModelError, SceneError, UsageError
+from pansharpen_cli.system import memory, settings
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]

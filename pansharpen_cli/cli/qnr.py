@@ -15,7 +15,7 @@ from pansharpen_cli.cli import console, options, targets
 from pansharpen_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from pansharpen_cli.quality import Judgement
+    from pansharpen_cli.evaluation.quality import Judgement
 
 
 CACHE = "256MB"
@@ -68,7 +68,8 @@ def qnr(
     threads = console.threads(threads)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads share out tiles, not the small matrix products in them
     os.environ.setdefault("GDAL_CACHEMAX", CACHE)
-    from pansharpen_cli import mtf, quality
+    from pansharpen_cli.evaluation import quality
+    from pansharpen_cli.imaging import mtf
     from pansharpen_cli.metrics import FULL
 
     if sensor is not None and sensor not in mtf.SENSORS:

@@ -39,11 +39,11 @@ def report(
     threads = console.threads(threads)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as for qnr
     os.environ.setdefault("GDAL_CACHEMAX", CACHE)
-    from pansharpen_cli import mtf
+    from pansharpen_cli.imaging import mtf
+    from pansharpen_cli.outputs.writer import check_target
     from pansharpen_cli.report.gather import gather
     from pansharpen_cli.report.page import data, write
     from pansharpen_cli.report.words import counted
-    from pansharpen_cli.writer import check_target
 
     if sensor is not None and sensor not in mtf.SENSORS:
         raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pansharpen_cli import settings
 from pansharpen_cli.cli import console, options, targets
 from pansharpen_cli.errors import OutputError, UsageError
+from pansharpen_cli.system import settings
 
 if TYPE_CHECKING:
-    from pansharpen_cli.part import Part
+    from pansharpen_cli.inputs.part import Part
     from pansharpen_cli.pipeline import Compute, Job, Product
     from pansharpen_cli.stac import ItemScene
 
@@ -141,8 +141,11 @@ def run(
     """
     console.set_up(quiet, verbose)
     count = console.threads(threads)
-    from pansharpen_cli import coregistration, locations, mtf, pipeline
+    from pansharpen_cli import pipeline
+    from pansharpen_cli.imaging import mtf
+    from pansharpen_cli.inputs import coregistration
     from pansharpen_cli.resume import resume as resume_
+    from pansharpen_cli.system import locations
     from pansharpen_cli.upload import sharpen_to
 
     url = locations.output_url(output)
@@ -211,7 +214,7 @@ def _compute(scheduler: str | None, device: str) -> Iterator[Compute]:
 
 
 def _part(bounds: str | None, bounds_crs: str | None, window: str | None) -> Part | None:
-    from pansharpen_cli import part
+    from pansharpen_cli.inputs import part
 
     if bounds and window:
         raise UsageError("--bounds and --window both name a part; give one of them")
@@ -224,8 +227,8 @@ def _part(bounds: str | None, bounds_crs: str | None, window: str | None) -> Par
 
 def _adapted(job: Job, quiet: bool) -> str:
     """The folder of a model fitted to the scene of `job`."""
+    from pansharpen_cli.outputs.writer import check_target
     from pansharpen_cli.training.adapt import Adaptation, adapt
-    from pansharpen_cli.writer import check_target
 
     check_target(job.output, job.overwrite)
     task = Adaptation(
@@ -256,9 +259,9 @@ class _Beside:
 
     def check(self, job: Job, overwrite: bool) -> None:
         """They must not take the place of another file of this run, and of no file at all unasked."""
-        from pansharpen_cli.qgis import style_beside
+        from pansharpen_cli.outputs.qgis import style_beside
+        from pansharpen_cli.outputs.writer import check_target
         from pansharpen_cli.stac import item_beside
-        from pansharpen_cli.writer import check_target
 
         asked = {
             "--quicklook": self.quicklook,
@@ -278,11 +281,11 @@ class _Beside:
 
     def write(self, product: Product, item: ItemScene | None) -> None:
         if self.quicklook:
-            from pansharpen_cli.quicklook import write_quicklook
+            from pansharpen_cli.outputs.quicklook import write_quicklook
 
             write_quicklook(product.path, self.quicklook)
         if self.style:
-            from pansharpen_cli.qgis import write_style
+            from pansharpen_cli.outputs.qgis import write_style
 
             write_style(product.path)
         if self.stac:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.filters import STEP
+from pansharpen_cli.imaging.filters import STEP
+from pansharpen_cli.imaging.mtf import TAPS
 from pansharpen_cli.metrics import loops
 from pansharpen_cli.metrics.formulas import alike
 from pansharpen_cli.metrics.loops import LONG, ROOM
-from pansharpen_cli.mtf import TAPS
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

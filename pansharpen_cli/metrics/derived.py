@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli import mtf
-from pansharpen_cli.filters import in_steps, reduce, with_room
-from pansharpen_cli.interpolation import KERNELS, expand_inside, polyphase
+from pansharpen_cli.imaging import mtf
+from pansharpen_cli.imaging.filters import in_steps, reduce, with_room
+from pansharpen_cli.imaging.interpolation import KERNELS, expand_inside, polyphase
 from pansharpen_cli.metrics.formulas import whole
 from pansharpen_cli.metrics.image import Float64, Image, Pixels, pixels, pixels_beyond
 

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli import mtf
 from pansharpen_cli.errors import UsageError
+from pansharpen_cli.imaging import mtf
+from pansharpen_cli.imaging.tiling import Span, Tile
 from pansharpen_cli.metrics import derived, formulas
 from pansharpen_cli.metrics.blur import Blur
 from pansharpen_cli.metrics.formulas import Moments
@@ -35,7 +36,6 @@ from pansharpen_cli.metrics.streaming import (
     margins,
     tiles,
 )
-from pansharpen_cli.tiling import Span, Tile
 
 FLAT = 1e-8
 """A block whose deviation is this part of its mean is flat: the weights of EXP add up to 1 within 1e-9 only."""

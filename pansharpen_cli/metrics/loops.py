@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.compiled import compiled
-from pansharpen_cli.filters import STEP
+from pansharpen_cli.imaging.filters import STEP
+from pansharpen_cli.system.compiled import compiled
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

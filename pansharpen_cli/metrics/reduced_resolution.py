@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.errors import UsageError
+from pansharpen_cli.imaging.tiling import Span, Tile
 from pansharpen_cli.metrics import formulas
 from pansharpen_cli.metrics.image import ArrayImage, Cropped, Float64, Image, Mask, pixels
 from pansharpen_cli.metrics.streaming import (
@@ -30,7 +31,6 @@ from pansharpen_cli.metrics.streaming import (
     margins,
     tiles,
 )
-from pansharpen_cli.tiling import Span, Tile
 
 NORMALISED_PEAK = 1.5
 """Fractional data that stay below this are not DN."""

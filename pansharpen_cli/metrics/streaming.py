@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pansharpen_cli.concurrency import in_order
 from pansharpen_cli.errors import UsageError
+from pansharpen_cli.imaging.tiling import Span, Tile
 from pansharpen_cli.metrics.formulas import Moments
 from pansharpen_cli.metrics.image import Float64, Mask, Pixels
-from pansharpen_cli.tiling import Span, Tile
+from pansharpen_cli.system.concurrency import in_order
 
 BLOCK = 32
 """Pixels a side of the windows and blocks of all Q indices."""

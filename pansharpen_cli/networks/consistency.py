@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.networks.network import Network, Pooling
 
 GAIN = 0.3

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pansharpen_cli.errors import ModelError
-from pansharpen_cli.interpolation import toolbox_phase
+from pansharpen_cli.imaging.interpolation import toolbox_phase
 from pansharpen_cli.networks.dmaconv import SLOPE, DMABlock, VariantName, rename_official
 from pansharpen_cli.networks.fusionnet import DetailNetwork
 from pansharpen_cli.networks.layers import SteadyConv2d, SteadyConvTranspose2d, load_exactly

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pansharpen_cli.compiled import compiled
 from pansharpen_cli.networks.vectors import (
     AT_ONCE,
     BYTES,
@@ -25,6 +24,7 @@ from pansharpen_cli.networks.vectors import (
     multiply_onto,
     side_by_side,
 )
+from pansharpen_cli.system.compiled import compiled
 
 TAPS = {(0, 0): 1, (1, 0): 2, (1, 1): 0}
 """Tap of the kernel along an axis by the phase and the pixel there."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pansharpen_cli.errors import ModelError
-from pansharpen_cli.interpolation import toolbox_phase
+from pansharpen_cli.imaging.interpolation import toolbox_phase
 from pansharpen_cli.networks.dmaconv import DMABlock, VariantName
 from pansharpen_cli.networks.layers import SteadyConv2d, Upsample, load_exactly
 from pansharpen_cli.networks.network import Network, Pooling

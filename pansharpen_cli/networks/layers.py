@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pansharpen_cli.errors import DeviceError, ModelError
-from pansharpen_cli.interpolation import Polyphase, area_phase, polyphase
+from pansharpen_cli.imaging.interpolation import Polyphase, area_phase, polyphase
 
 log = logging.getLogger(__name__)
 

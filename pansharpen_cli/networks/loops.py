@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pansharpen_cli.compiled import compiled
 from pansharpen_cli.networks.vectors import from_bits
+from pansharpen_cli.system.compiled import compiled
 
 Float32 = npt.NDArray[np.float32]
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.networks.adknet import ADKNet
 from pansharpen_cli.networks.consistency import GAIN, Camera
 from pansharpen_cli.networks.dmanet import DMANet

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pansharpen_cli.compiled import compiled
 from pansharpen_cli.networks.loops import TAPS
 from pansharpen_cli.networks.vectors import (
     BYTES,
@@ -54,6 +53,7 @@ from pansharpen_cli.networks.winograd import (
     take,
     workspace,
 )
+from pansharpen_cli.system.compiled import compiled
 
 Float32 = npt.NDArray[np.float32]
 

@@ -24,8 +24,8 @@ from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 from torch import Tensor
 
-from pansharpen_cli.compiled import compiled
-from pansharpen_cli.concurrency import Threads, cores
+from pansharpen_cli.system.compiled import compiled
+from pansharpen_cli.system.concurrency import Threads, cores
 
 _features: str = numba.config.CPU_FEATURES or get_host_cpu_features()  # type: ignore[attr-defined, no-untyped-call]
 

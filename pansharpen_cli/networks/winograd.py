@@ -21,7 +21,6 @@ import torch
 from numpy.polynomial import polynomial
 from torch import Tensor
 
-from pansharpen_cli.compiled import compiled
 from pansharpen_cli.networks.vectors import (
     AT_ONCE,
     BYTES,
@@ -45,6 +44,7 @@ from pansharpen_cli.networks.vectors import (
     side_by_side,
     store,
 )  # fmt: skip
+from pansharpen_cli.system.compiled import compiled
 
 
 def minimal_filtering(points: Sequence[float]) -> tuple[Matrix, Matrix, Matrix]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import hypot
 
-from pansharpen_cli.canvas import SceneCanvas
-from pansharpen_cli.coregistration import windows
-from pansharpen_cli.registration import AGREEMENT, Shift, WindowShift, combine
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.tiling import Span
+from pansharpen_cli.imaging.registration import AGREEMENT, Shift, WindowShift, combine
+from pansharpen_cli.imaging.tiling import Span
+from pansharpen_cli.inputs.canvas import SceneCanvas
+from pansharpen_cli.inputs.coregistration import windows
+from pansharpen_cli.inputs.scene import Scene
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.canvas import Raw
-from pansharpen_cli.geogrid import NestedAxis
+from pansharpen_cli.imaging.geogrid import NestedAxis
+from pansharpen_cli.inputs.canvas import Raw
 from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.report.inputs import Inputs, Mask
 

@@ -11,19 +11,19 @@ import numpy.typing as npt
 import pyproj
 
 from pansharpen_cli.errors import SceneError, UsageError
-from pansharpen_cli.geogrid import GeoGrid
+from pansharpen_cli.evaluation.quality import Judgement, judge
+from pansharpen_cli.imaging.geogrid import GeoGrid
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.inputs.scene import Raster
 from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.modelspec import canonical_band
-from pansharpen_cli.mtf import SENSORS
-from pansharpen_cli.quality import Judgement, judge
-from pansharpen_cli.quicklook import Bytes, picture
+from pansharpen_cli.outputs.quicklook import Bytes, picture
+from pansharpen_cli.outputs.writer import TAGS
 from pansharpen_cli.report import alignment, crops
 from pansharpen_cli.report.alignment import Alignment
 from pansharpen_cli.report.crops import Crop
 from pansharpen_cli.report.inputs import Float32, Inputs, Mask, opened
 from pansharpen_cli.report.measure import Bias, Histograms, Sample
-from pansharpen_cli.scene import Raster
-from pansharpen_cli.writer import TAGS
 
 Float64 = npt.NDArray[np.float64]
 

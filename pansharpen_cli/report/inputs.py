@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.canvas import Raw, SceneCanvas
-from pansharpen_cli.quality import product_canvas
-from pansharpen_cli.scene import Raster, Scene
-from pansharpen_cli.writer import TAGS
+from pansharpen_cli.evaluation.quality import product_canvas
+from pansharpen_cli.inputs.canvas import Raw, SceneCanvas
+from pansharpen_cli.inputs.scene import Raster, Scene
+from pansharpen_cli.outputs.writer import TAGS
 
 Float32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

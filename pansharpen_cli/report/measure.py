@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli import mtf
-from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.imaging import mtf
+from pansharpen_cli.imaging.interpolation import area_phase
+from pansharpen_cli.imaging.tiling import spread
 from pansharpen_cli.metrics.formulas import whole
 from pansharpen_cli.report.inputs import Float32, Inputs, Mask
-from pansharpen_cli.tiling import spread
 
 Float64 = npt.NDArray[np.float64]
 

@@ -21,13 +21,13 @@ from markupsafe import Markup, escape
 
 from pansharpen_cli import __version__
 from pansharpen_cli.errors import OutputError
+from pansharpen_cli.outputs.writer import check_target, partial_beside, publish
 from pansharpen_cli.report import drawing, figures, pictures, words
 from pansharpen_cli.report.drawing import PLOT_HEIGHT, Box
 from pansharpen_cli.report.gather import Float64, Made, Report
 from pansharpen_cli.report.indices import TYPICAL_OF
 from pansharpen_cli.report.measure import BINS
 from pansharpen_cli.report.pictures import GAMMA, SCALE, STRETCH
-from pansharpen_cli.writer import check_target, partial_beside, publish
 
 DRAWN = 2000
 """CSS pixels of the longer side of a drawing of the scene, at most."""

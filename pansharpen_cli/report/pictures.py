@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pansharpen_cli.modelspec import canonical_band
-from pansharpen_cli.quicklook import Bytes, colour_bands
+from pansharpen_cli.outputs.quicklook import Bytes, colour_bands
 from pansharpen_cli.report.inputs import Float32, Mask
 
 Float64 = npt.NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from pansharpen_cli.coregistration import TRUSTED, is_noticeable
+from pansharpen_cli.inputs.coregistration import TRUSTED, is_noticeable
 from pansharpen_cli.metrics.streaming import Score
 from pansharpen_cli.report.gather import Made, Report
 from pansharpen_cli.report.indices import INDICES

@@ -21,20 +21,20 @@ from torch import nn
 
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import TorchBackend, device
-from pansharpen_cli.coregistration import Choice
 from pansharpen_cli.errors import ModelError, OutputError
-from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.evaluation.reduced import load, load_full
+from pansharpen_cli.imaging.interpolation import area_phase
+from pansharpen_cli.imaging.mtf import SENSORS, Sensor
+from pansharpen_cli.imaging.radiometry import Radiometry
+from pansharpen_cli.imaging.wald import FullScene, ReducedScene
+from pansharpen_cli.inputs.coregistration import Choice
 from pansharpen_cli.method import best_of, choose
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
-from pansharpen_cli.mtf import SENSORS, Sensor
 from pansharpen_cli.networks import MIXTURE, build
 from pansharpen_cli.networks.network import Network
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.reduced import load, load_full
 from pansharpen_cli.training import tasks
 from pansharpen_cli.training.mixing import Crosswise, mix, mixture_of
 from pansharpen_cli.training.tasks import PATCH, AtFullResolution, AtReducedResolution, Judge, Judged, Task
-from pansharpen_cli.wald import FullScene, ReducedScene
 from pansharpen_cli.zoo import Model, save
 
 log = logging.getLogger(__name__)

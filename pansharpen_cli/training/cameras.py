@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pansharpen_cli.imaging.radiometry import Scaling
+from pansharpen_cli.imaging.wald import ReducedScene
 from pansharpen_cli.networks.per_band import DARK_PART
-from pansharpen_cli.radiometry import Scaling
-from pansharpen_cli.wald import ReducedScene
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.errors import SceneError, UsageError
-from pansharpen_cli.radiometry import Radiometry, Scaling
+from pansharpen_cli.imaging.radiometry import Radiometry, Scaling
+from pansharpen_cli.imaging.wald import ReducedScene
 from pansharpen_cli.training.cameras import Facts, other_pan
 from pansharpen_cli.training.prepare import Prepared
-from pansharpen_cli.wald import ReducedScene
 
 Float32 = npt.NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pansharpen_cli import zoo
-from pansharpen_cli.figure import Gallery
+from pansharpen_cli.evaluation.figure import Gallery
 from pansharpen_cli.modelspec import ModelSpec
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.training.card import card

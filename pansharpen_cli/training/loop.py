@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pansharpen_cli.concurrency import ahead
 from pansharpen_cli.errors import ModelError, UsageError
 from pansharpen_cli.networks.network import Network
+from pansharpen_cli.system.concurrency import ahead
 from pansharpen_cli.training.dataset import Patches
 from pansharpen_cli.training.learner import Learner
 from pansharpen_cli.training.parallel import Workers

@@ -19,14 +19,15 @@ import torch
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import device
 from pansharpen_cli.errors import ModelError, OutputError, SceneError, UsageError
+from pansharpen_cli.evaluation.sources import Source, Terms, gather, read_manifest
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.radiometry import Radiometry
+from pansharpen_cli.imaging.wald import PHASES, Geometry
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec, canonical_band
-from pansharpen_cli.mtf import SENSORS
 from pansharpen_cli.networks import NETWORKS, build
 from pansharpen_cli.networks.consistency import Consistent
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.per_band import PerBand
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.sources import Source, Terms, gather, read_manifest
 from pansharpen_cli.training.dataset import Patches
 from pansharpen_cli.training.journal import Journal
 from pansharpen_cli.training.loop import Plan, Progress, train
@@ -34,7 +35,6 @@ from pansharpen_cli.training.parallel import Workers
 from pansharpen_cli.training.prepare import Prepared, prepare
 from pansharpen_cli.training.recipes import RECIPES, Recipe
 from pansharpen_cli.training.validation import Validation
-from pansharpen_cli.wald import PHASES, Geometry
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 
 from pansharpen_cli.backends.torch_backend import TorchBackend
-from pansharpen_cli.evaluation import observing
+from pansharpen_cli.evaluation.assessment import observing
+from pansharpen_cli.imaging.radiometry import Radiometry
+from pansharpen_cli.imaging.wald import ReducedScene
 from pansharpen_cli.networks.consistency import Consistent
 from pansharpen_cli.networks.mixture import Mixture
-from pansharpen_cli.radiometry import Radiometry
 from pansharpen_cli.training.tasks import QUARTERS, Judged, demand_pixels, judged, quarters
-from pansharpen_cli.wald import ReducedScene
 from pansharpen_cli.zoo import Model
 
 Float32 = npt.NDArray[np.float32]

@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.canvas import ArrayCanvas, SceneCanvas
-from pansharpen_cli.coregistration import TRUSTED, measure, to_apply
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.interpolation import area_phase
+from pansharpen_cli.evaluation.sources import Files, FromBenchmark, Source
+from pansharpen_cli.imaging.interpolation import area_phase
+from pansharpen_cli.imaging.mtf import Sensor, reach
+from pansharpen_cli.imaging.radiometry import Moments
+from pansharpen_cli.imaging.registration import WindowShift, combine, window_shift
+from pansharpen_cli.imaging.tiling import Reach, Tile, cut
+from pansharpen_cli.imaging.wald import Geometry, ReducedScene, reduce
+from pansharpen_cli.inputs.canvas import ArrayCanvas, SceneCanvas
+from pansharpen_cli.inputs.coregistration import TRUSTED, measure, to_apply
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.modelspec import canonical_band
-from pansharpen_cli.mtf import Sensor, reach
-from pansharpen_cli.radiometry import Moments
-from pansharpen_cli.registration import WindowShift, combine, window_shift
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.sources import Files, FromBenchmark, Source
-from pansharpen_cli.tiling import Reach, Tile, cut
-from pansharpen_cli.wald import Geometry, ReducedScene, reduce
 
 STRIDE = 0.5
 """Patches overlap by half."""

@@ -14,20 +14,20 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from pansharpen_cli.backends.backend import Backend
-from pansharpen_cli.canvas import ArrayCanvas
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.evaluation import camera, sharpen
+from pansharpen_cli.evaluation.assessment import camera, sharpen
+from pansharpen_cli.imaging.mtf import Sensor
+from pansharpen_cli.imaging.radiometry import Radiometry, Scaling
+from pansharpen_cli.imaging.wald import FullScene, ReducedScene
+from pansharpen_cli.inputs.canvas import ArrayCanvas
 from pansharpen_cli.metrics import ArrayImage, full
 from pansharpen_cli.metrics.derived import Expanded, Reduced
 from pansharpen_cli.metrics.reduced_resolution import ergas, sam
 from pansharpen_cli.metrics.streaming import BLOCK
-from pansharpen_cli.mtf import Sensor
 from pansharpen_cli.networks.consistency import Camera
 from pansharpen_cli.networks.network import Network
-from pansharpen_cli.radiometry import Radiometry, Scaling
 from pansharpen_cli.training.learner import OverCrops
-from pansharpen_cli.wald import FullScene, ReducedScene
 
 Float32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

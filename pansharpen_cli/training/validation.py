@@ -15,11 +15,11 @@ from torch import Tensor
 from pansharpen_cli.backends.backend import Backend
 from pansharpen_cli.backends.torch_backend import TorchBackend
 from pansharpen_cli.classical import METHODS
-from pansharpen_cli.evaluation import Measures, camera, measure, sharpen
+from pansharpen_cli.evaluation.assessment import Measures, camera, measure, sharpen
+from pansharpen_cli.imaging.radiometry import Radiometry
+from pansharpen_cli.imaging.wald import ReducedScene
 from pansharpen_cli.networks.network import Network
-from pansharpen_cli.radiometry import Radiometry
 from pansharpen_cli.training.prepare import Prepared
-from pansharpen_cli.wald import ReducedScene
 
 Float32 = npt.NDArray[np.float32]
 

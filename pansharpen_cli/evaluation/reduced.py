@@ -14,18 +14,18 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
-from pansharpen_cli.benchmark import Sample
-from pansharpen_cli.canvas import ArrayCanvas, Canvas, SceneCanvas
-from pansharpen_cli.coregistration import Choice, measure, to_apply
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.geogrid import Axis, GeoGrid, NestedAxis
-from pansharpen_cli.interpolation import sample
+from pansharpen_cli.evaluation.benchmark import Sample
+from pansharpen_cli.imaging.geogrid import Axis, GeoGrid, NestedAxis
+from pansharpen_cli.imaging.interpolation import sample
+from pansharpen_cli.imaging.mtf import Sensor
+from pansharpen_cli.imaging.registration import Shift
+from pansharpen_cli.imaging.tiling import Pixels, Span, Tile
+from pansharpen_cli.imaging.wald import FullScene, ReducedScene, reduce
+from pansharpen_cli.inputs.canvas import ArrayCanvas, Canvas, SceneCanvas
+from pansharpen_cli.inputs.coregistration import Choice, measure, to_apply
+from pansharpen_cli.inputs.scene import Raster, Scene
 from pansharpen_cli.modelspec import canonical_band
-from pansharpen_cli.mtf import Sensor
-from pansharpen_cli.registration import Shift
-from pansharpen_cli.scene import Raster, Scene
-from pansharpen_cli.tiling import Pixels, Span, Tile
-from pansharpen_cli.wald import FullScene, ReducedScene, reduce
 
 log = logging.getLogger(__name__)
 

@@ -34,10 +34,10 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pansharpen_cli import __version__
-from pansharpen_cli.concurrency import Threads
 from pansharpen_cli.errors import OutputError
-from pansharpen_cli.geogrid import GeoGrid
-from pansharpen_cli.radiometry import holds
+from pansharpen_cli.imaging.geogrid import GeoGrid
+from pansharpen_cli.imaging.radiometry import holds
+from pansharpen_cli.system.concurrency import Threads
 
 Format = Literal["gtiff", "cog"]
 Pixels = npt.NDArray[Any]
@@ -87,7 +87,7 @@ class BandStatistics:
     @classmethod
     def _of_short_integers(cls, values: Pixels) -> BandStatistics:
         """Of integers of at most 16 bits: their sums are exact, so one look is enough."""
-        from pansharpen_cli import dn  # half a second, which not every command needs
+        from pansharpen_cli.imaging import dn  # half a second, which not every command needs
 
         count, low = values.size, int(values.min())
         total, squares = map(int, dn.sums_above(values, low))

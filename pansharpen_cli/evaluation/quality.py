@@ -17,18 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
-from pansharpen_cli.canvas import SceneCanvas
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.files import digest, same_file
-from pansharpen_cli.geogrid import GeoGrid
-from pansharpen_cli.interpolation import KERNELS, area_phase, toolbox_phase
+from pansharpen_cli.imaging.geogrid import GeoGrid
+from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, toolbox_phase
+from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.inputs.canvas import SceneCanvas
+from pansharpen_cli.inputs.scene import MOST_RATIO, Raster, Scene
 from pansharpen_cli.metrics.full_resolution import FULL, PRODUCTS, FullReport, full
 from pansharpen_cli.metrics.image import Locked
 from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.modelspec import canonical_band
-from pansharpen_cli.mtf import SENSORS
-from pansharpen_cli.scene import MOST_RATIO, Raster, Scene
-from pansharpen_cli.writer import TAGS, ProductWriter
+from pansharpen_cli.outputs.writer import TAGS, ProductWriter
+from pansharpen_cli.system.files import digest, same_file
 
 log = logging.getLogger(__name__)
 

@@ -45,6 +45,8 @@ def compiled(loop: Loop) -> Loop:
 
 @cache
 def _stamp(folder: Path) -> tuple[float, int]:
-    """Another one if any source there, or at the program's top level, has changed: loops call no others."""
-    files = [source.stat() for place in {folder, Path(__file__).parent} for source in place.glob("*.py")]
+    """Another one if any source there, of `imaging` or here has changed: loops call no others."""
+    here = Path(__file__).parent
+    places = {folder, here, here.with_name("imaging")}
+    files = [source.stat() for place in places for source in place.glob("*.py")]
     return max(file.st_mtime for file in files), sum(file.st_size for file in files)

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 
-from pansharpen_cli.concurrency import ahead
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.geogrid import GeoGrid, NestedAxis, nest, overlap
-from pansharpen_cli.interpolation import KERNELS, area_phase, grow, sample, sample_at
-from pansharpen_cli.radiometry import Moments
-from pansharpen_cli.scene import RATIO_TOLERANCE, Scene
-from pansharpen_cli.tiling import Pixels, Reach, Span, Tile, cut, spread
+from pansharpen_cli.imaging.geogrid import GeoGrid, NestedAxis, nest, overlap
+from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, grow, sample, sample_at
+from pansharpen_cli.imaging.radiometry import Moments
+from pansharpen_cli.imaging.tiling import Pixels, Reach, Span, Tile, cut, spread
+from pansharpen_cli.inputs.scene import RATIO_TOLERANCE, Scene
+from pansharpen_cli.system.concurrency import ahead
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -170,7 +170,11 @@ def expanded(
 
 def expand_inside(ms: Array, filters: Polyphase) -> Array:
     """EXP of the part of `ms` (..., h, w) that has the filters' margins around it on all sides."""
-    from pansharpen_cli.filters import expand, in_steps, with_room  # half a second, which not every command needs
+    from pansharpen_cli.imaging.filters import (  # half a second, which not every command needs
+        expand,
+        in_steps,
+        with_room,
+    )
 
     ratio = len(filters.weights)
     rows, cols = (ratio * (size - sum(filters.margins)) for size in ms.shape[-2:])

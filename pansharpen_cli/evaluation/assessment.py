@@ -21,23 +21,23 @@ from affine import Affine
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.backend import Backend
 from pansharpen_cli.backends.sharpener import Sharpener
-from pansharpen_cli.canvas import ArrayCanvas
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.classical.method import Method
 from pansharpen_cli.errors import ModelError, SceneError, UsageError
-from pansharpen_cli.geogrid import GeoGrid
-from pansharpen_cli.interpolation import Array, sample
+from pansharpen_cli.evaluation.sources import Source
+from pansharpen_cli.evaluation.tables import Comparison, Result
+from pansharpen_cli.imaging.geogrid import GeoGrid
+from pansharpen_cli.imaging.interpolation import Array, sample
+from pansharpen_cli.imaging.mtf import Sensor
+from pansharpen_cli.imaging.radiometry import Radiometry
+from pansharpen_cli.imaging.wald import FullScene, ReducedScene
+from pansharpen_cli.inputs.canvas import ArrayCanvas
 from pansharpen_cli.method import choose
 from pansharpen_cli.metrics import FULL, OPTIONAL, PRESETS, REDUCED, ArrayImage, Score, full, reduced
 from pansharpen_cli.metrics.reduced_resolution import ergas, sam
 from pansharpen_cli.metrics.streaming import BLOCK
-from pansharpen_cli.mtf import Sensor
-from pansharpen_cli.radiometry import Radiometry
-from pansharpen_cli.sources import Source
-from pansharpen_cli.tables import Comparison, Result
-from pansharpen_cli.wald import FullScene, ReducedScene
-from pansharpen_cli.writer import ProductWriter
+from pansharpen_cli.outputs.writer import ProductWriter
 
 log = logging.getLogger(__name__)
 

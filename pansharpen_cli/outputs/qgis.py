@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from pansharpen_cli.quicklook import stretch, write_made
+from pansharpen_cli.outputs.quicklook import stretch, write_made
 
 Band = tuple[int, float, float]
 """Its number, from 1, and its values that become black and white."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.compiled import compiled
+from pansharpen_cli.system.compiled import compiled
 
 Float32 = npt.NDArray[np.float32]
 

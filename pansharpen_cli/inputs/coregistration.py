@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from pansharpen_cli.canvas import Canvas
-from pansharpen_cli.concurrency import cores, in_order
 from pansharpen_cli.errors import UsageError
-from pansharpen_cli.interpolation import area_phase, expand
-from pansharpen_cli.registration import Shift, WindowShift, combine, window_shift
-from pansharpen_cli.tiling import Pixels, Tile
+from pansharpen_cli.imaging.interpolation import area_phase, expand
+from pansharpen_cli.imaging.registration import Shift, WindowShift, combine, window_shift
+from pansharpen_cli.imaging.tiling import Pixels, Tile
+from pansharpen_cli.inputs.canvas import Canvas
+from pansharpen_cli.system.concurrency import cores, in_order
 
 Choice = Literal["off", "report", "auto"] | tuple[float, float]
 

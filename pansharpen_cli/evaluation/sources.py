@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pansharpen_cli import reduced
-from pansharpen_cli.benchmark import Samples, is_benchmark, open_samples
-from pansharpen_cli.coregistration import Choice
 from pansharpen_cli.errors import SceneError, UsageError
-from pansharpen_cli.mtf import SENSORS, Sensor
-from pansharpen_cli.wald import FullScene, ReducedScene
+from pansharpen_cli.evaluation import reduced
+from pansharpen_cli.evaluation.benchmark import Samples, is_benchmark, open_samples
+from pansharpen_cli.imaging.mtf import SENSORS, Sensor
+from pansharpen_cli.imaging.wald import FullScene, ReducedScene
+from pansharpen_cli.inputs.coregistration import Choice
 
 COLUMNS = ("pan", "ms", "reference", "sensor", "name")
 """Of a manifest. Only `pan` must be there, with `ms`, `reference` or both."""

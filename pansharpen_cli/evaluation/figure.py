@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.errors import OutputError, UsageError
-from pansharpen_cli.quicklook import STRETCH, colour_bands
-from pansharpen_cli.wald import FullScene, ReducedScene
-from pansharpen_cli.writer import check_target, partial_beside, publish
+from pansharpen_cli.imaging.wald import FullScene, ReducedScene
+from pansharpen_cli.outputs.quicklook import STRETCH, colour_bands
+from pansharpen_cli.outputs.writer import check_target, partial_beside, publish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

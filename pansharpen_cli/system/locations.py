@@ -8,7 +8,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from pansharpen_cli.errors import OutputError, SceneError
-from pansharpen_cli.files import redacted
+from pansharpen_cli.system.files import redacted
 
 SCHEMES = {
     "http": "/vsicurl/http://",

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.interpolation import taps_at, windows
+from pansharpen_cli.imaging.interpolation import taps_at, windows
 
 FloatArray = npt.NDArray[np.floating]
 

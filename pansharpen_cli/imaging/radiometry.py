@@ -113,7 +113,7 @@ def quantise(hrms: Float32, dtype: np.dtype[Any], nodata: float | None) -> npt.N
         if nodata is not None and not np.isnan(nodata):
             result[result == dtype.type(nodata)] = np.nextafter(dtype.type(nodata), dtype.type(0 if nodata else 1))
         return result
-    from pansharpen_cli import dn  # half a second, which not every command needs
+    from pansharpen_cli.imaging import dn  # half a second, which not every command needs
 
     info = np.iinfo(dtype)
     real = np.float32 if info.bits <= 16 else np.float64  # float32 cannot hold the largest 32-bit integers

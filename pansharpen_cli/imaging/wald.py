@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.geogrid import GeoGrid
-from pansharpen_cli.interpolation import area_phase, toolbox_phase
-from pansharpen_cli.mtf import Sensor, reach, seen
+from pansharpen_cli.imaging.geogrid import GeoGrid
+from pansharpen_cli.imaging.interpolation import area_phase, toolbox_phase
+from pansharpen_cli.imaging.mtf import Sensor, reach, seen
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

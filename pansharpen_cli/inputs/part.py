@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 import pyproj
 
-from pansharpen_cli.canvas import GAP_ROUNDS, SceneCanvas
 from pansharpen_cli.errors import SceneError, UsageError
-from pansharpen_cli.geogrid import Axis, NestedAxis
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.tiling import Reach
+from pansharpen_cli.imaging.geogrid import Axis, NestedAxis
+from pansharpen_cli.imaging.tiling import Reach
+from pansharpen_cli.inputs.canvas import GAP_ROUNDS, SceneCanvas
+from pansharpen_cli.inputs.scene import Scene
 
 log = logging.getLogger(__name__)
 

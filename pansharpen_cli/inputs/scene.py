@@ -22,11 +22,11 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
-from pansharpen_cli import locations
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.files import redacted
-from pansharpen_cli.geogrid import GeoGrid
-from pansharpen_cli.radiometry import holds
+from pansharpen_cli.imaging.geogrid import GeoGrid
+from pansharpen_cli.imaging.radiometry import holds
+from pansharpen_cli.system import locations
+from pansharpen_cli.system.files import redacted
 
 Float32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

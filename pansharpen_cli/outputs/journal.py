@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from pansharpen_cli.errors import OutputError, SceneError
-from pansharpen_cli.files import remove_partials
-from pansharpen_cli.writer import Mask, Pixels, ProductWriter
+from pansharpen_cli.outputs.writer import Mask, Pixels, ProductWriter
+from pansharpen_cli.system.files import remove_partials
 
 try:
     import fcntl

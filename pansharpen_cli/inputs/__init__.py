@@ -1,0 +1,1 @@
+"""From files to pixels: a scene is opened, measured for its shift, and put on a canvas."""
