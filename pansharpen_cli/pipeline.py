@@ -182,6 +182,7 @@ def job_digest(job: Job, method: Method, scene: Scene, digests: Sequence[str]) -
 def _check_output(job: Job) -> None:
     """What can be known of the output before any work."""
     locations.check_output(job.output)
+    locations.check_geotiff(job.output)
     for path in (job.pan, *job.ms):
         if os.path.exists(job.output) and os.path.exists(path) and os.path.samefile(job.output, path):
             raise OutputError(f"{job.output} is one of the inputs; give the output a name of its own")

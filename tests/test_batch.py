@@ -131,6 +131,8 @@ def test_a_manifest_says_it_all(tmp_path):
         ("pan,ms,bands\na,b,one", "scene 1: bands takes band numbers"),
         ("pan,ms,nodata\na,b,-", "scene 1: nodata takes a number"),
         ("pan,ms,coregister\na,b,left", "scene 1: .*coregister takes"),
+        ("pan,ms,band_names\na,b,red;;blue", "scene 1: band_names takes names .*, none of them empty"),
+        ("pan,ms,format\na,b,png", "scene 1: format knows gtiff, cog, not 'png'"),
     ],
 )
 def test_a_manifest_is_refused_by_line_and_column(text, said, tmp_path):

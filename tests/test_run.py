@@ -16,7 +16,7 @@ from test_zoo import random_model
 from worlds import World, save
 
 import pansharpen_cli
-from pansharpen_cli.errors import ModelError
+from pansharpen_cli.errors import ModelError, UsageError
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.pipeline import Job, _tell, sharpen
@@ -324,6 +324,12 @@ def test_progress_is_told(small, tmp_path):
     told = []
     sharpen(Job(pan, [ms], tmp_path / "out.tif", model="exp", tile=64), lambda done, total: told.append((done, total)))
     assert told == [(done, 4) for done in (1, 2, 3, 4)]
+
+
+def test_no_product_is_named_as_another_format(small, tmp_path):
+    with pytest.raises(UsageError, match=r"written as GeoTIFF; name it .tif"):
+        pansharpen_cli.sharpen(*small, tmp_path / "out.PNG")
+    assert not (tmp_path / "out.PNG").exists()
 
 
 def test_an_output_in_the_way_is_found_before_the_work(small, tmp_path, monkeypatch):

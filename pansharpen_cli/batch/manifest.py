@@ -25,7 +25,7 @@ SETTINGS: dict[str, Callable[[str], object]] = {
     "model": str,
     "coregister": parse_shift,
     "bands": lambda text: settings.numbers(text, "bands"),
-    "band_names": settings.names,
+    "band_names": lambda text: settings.names(text, "band_names"),
     "nodata": lambda text: settings.nodata(text, "nodata"),
     "sensor": lambda text: settings.one_of(text, SENSORS, "sensor"),
     "resampling": lambda text: settings.one_of(text, KERNELS, "resampling"),

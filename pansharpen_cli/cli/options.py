@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pansharpen_cli.errors import DeviceError, ModelError, SceneError, UsageError
+from pansharpen_cli.errors import DeviceError, ModelError, SceneError
 from pansharpen_cli.system import memory, settings
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
@@ -48,12 +48,8 @@ def numbers(text: str | None, option: str) -> list[int] | None:
 
 
 def names(text: str | None, option: str) -> list[str] | None:
-    """Names separated by commas, none of them empty."""
-    if text is None:
-        return None
-    if not all(found := settings.names(text)):
-        raise UsageError(f"{option} takes names separated by commas, none of them empty, not {text!r}")
-    return found
+    """Names separated by commas, if there are any."""
+    return None if text is None else settings.names(text, option)
 
 
 def device(text: str) -> str:

@@ -149,7 +149,7 @@ def run(
     from pansharpen_cli.upload import sharpen_to
 
     url = locations.output_url(output)
-    targets.geotiff(url or output)
+    locations.check_geotiff(url or output)
     if url and (resume or quicklook or qgis_style or stac or adapt):
         needy = "--resume, --quicklook, --qgis-style, --stac and --adapt"
         raise UsageError(f"{needy} need an output on this machine, not {url}")

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from pansharpen_cli.errors import UsageError
-
-GEOTIFF = (".tif", ".tiff")
-OTHER_IMAGES = (
-    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".svg", ".pdf", ".jp2", ".j2k", ".vrt", ".img", ".ntf", ".nitf",
-    ".hdf", ".h5", ".nc", ".ecw", ".sid",
-)  # fmt: skip
-"""Extensions that promise another format; one that is not known, or none, promises nothing."""
-
-
-def geotiff(name: str | Path) -> None:
-    """Raises UsageError if the product's name, a path or a URL, is that of another image format."""
-    if PurePath(name).suffix.lower() in OTHER_IMAGES:
-        raise UsageError(f"{name} is written as GeoTIFF; name it .tif")
+from pansharpen_cli.system import locations
 
 
 def png(path: Path, option: str) -> None:
     """Raises UsageError if `path`, given by `option`, is that of another image format."""
     suffix = path.suffix.lower()
-    if suffix != ".png" and suffix in (*GEOTIFF, *OTHER_IMAGES):
+    if suffix != ".png" and suffix in (*locations.GEOTIFF, *locations.OTHER_IMAGES):
         raise UsageError(f"{option} {path} is written as PNG; name it .png")
 
 

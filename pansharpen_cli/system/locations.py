@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from http import HTTPStatus
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from pansharpen_cli.errors import OutputError, SceneError
+from pansharpen_cli.errors import OutputError, SceneError, UsageError
 from pansharpen_cli.system.files import redacted
 
 SCHEMES = {
@@ -22,6 +22,13 @@ an image, memory of this process) would open more than a user thinks of."""
 
 STORES = ("s3", "gs", "az")
 """Schemes of what may be written to."""
+
+GEOTIFF = (".tif", ".tiff")
+OTHER_IMAGES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".svg", ".pdf", ".jp2", ".j2k", ".vrt", ".img", ".ntf", ".nitf",
+    ".hdf", ".h5", ".nc", ".ecw", ".sid",
+)  # fmt: skip
+"""Extensions that promise another format; one that is not known, or none, promises nothing."""
 
 OPENING = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -96,6 +103,12 @@ def check_output(path: Path) -> None:
     if re.match(r"[a-z0-9+]{2,}:/|/vsi\w+/", str(path)):
         name = re.sub(r"^(\w+):/(?!/)", r"\1://", str(path))  # as it was before it became a path
         raise OutputError(f"{redacted(name)} is not on this machine, where products are written; write here, then copy")
+
+
+def check_geotiff(name: str | Path) -> None:
+    """Raises UsageError if the product's name, a path or a URL, is that of another image format."""
+    if PurePath(name).suffix.lower() in OTHER_IMAGES:
+        raise UsageError(f"{name} is written as GeoTIFF; name it .tif")
 
 
 def set_requests() -> None:

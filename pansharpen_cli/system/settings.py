@@ -57,6 +57,9 @@ def numbers(text: str, what: str) -> list[int]:
     return result
 
 
-def names(text: str) -> list[str]:
-    """Names separated by commas."""
-    return [name.strip() for name in text.split(",")]
+def names(text: str, what: str) -> list[str]:
+    """Names separated by commas, none of them empty."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise UsageError(f"{what} takes names separated by commas, none of them empty, not {text!r}")
+    return found
