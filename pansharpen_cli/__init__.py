@@ -9,6 +9,7 @@ Everything the command line does is here; its modules load when they are first u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ __version__ = "0.1.0"
 __all__ = ["PansharpenError", "__version__", "models", "sharpen"]
 
 
-def sharpen(pan: str | Path, ms: str | Path | list[str | Path], output: str | Path, **options: Any) -> Product:
+def sharpen(pan: str | Path, ms: str | Path | Sequence[str | Path], output: str | Path, **options: Any) -> Product:
     """Sharpen `ms` (one file, or several on one grid) with `pan` into the GeoTIFF `output`.
 
     `options` are the fields of `pansharpen_cli.pipeline.Job`: model, coregister, device, nodata, overwrite, tile, ...
@@ -32,7 +33,7 @@ def sharpen(pan: str | Path, ms: str | Path | list[str | Path], output: str | Pa
     from pansharpen_cli.pipeline import Job
     from pansharpen_cli.pipeline import sharpen as run
 
-    files = ms if isinstance(ms, list) else [ms]
+    files = [ms] if isinstance(ms, str | Path) else list(ms)
     return run(Job(pan=pan, ms=files, output=Path(output), **options))
 
 

@@ -20,18 +20,20 @@ from pansharpen_cli import __version__
 from pansharpen_cli.backends.limited import within
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.errors import OutputError, SceneError, UsageError
+from pansharpen_cli.imaging.interpolation import KERNELS
 from pansharpen_cli.imaging.mtf import SENSORS
 from pansharpen_cli.imaging.radiometry import Clipped, holds, quantise
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.imaging.tiling import Pixels, Reach, Tile
 from pansharpen_cli.inputs.canvas import Canvas, SceneCanvas
 from pansharpen_cli.inputs.coregistration import Choice, measure, to_apply
+from pansharpen_cli.inputs.coregistration import parse as parse_shift
 from pansharpen_cli.inputs.part import Part, Statistics, fetch, put_out, seen, window
 from pansharpen_cli.inputs.scene import Nodata, Scene
 from pansharpen_cli.method import BackendName, Means, Method, choose
 from pansharpen_cli.outputs.journal import JournalingWriter
 from pansharpen_cli.outputs.writer import ProductWriter, check_target
-from pansharpen_cli.system import locations, memory
+from pansharpen_cli.system import locations, memory, settings
 from pansharpen_cli.system.concurrency import Behind, Threads
 from pansharpen_cli.system.files import digest, named_from, redacted
 
@@ -77,6 +79,30 @@ class Job:
     part: Part | None = None
     statistics: Statistics = "part"
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value that no field of this name can have; a shift as text becomes numbers."""
+        for name, known in KNOWN.items():
+            settings.one_of(getattr(self, name), known, name)
+        if self.dtype is not None:
+            settings.one_of(self.dtype, settings.DTYPES, "dtype")
+        if isinstance(self.coregister, str):
+            object.__setattr__(self, "coregister", parse_shift(self.coregister))
+        for name, least in (("tile", LEAST_TILE), ("threads", 0), ("max_memory", 1)):
+            settings.at_least(getattr(self, name), least, name)
+        for name in ("ms", "bands", "band_names"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} takes a list, not {getattr(self, name)!r}")
+
+
+KNOWN: Mapping[str, Iterable[str]] = {
+    "sensor": SENSORS,
+    "resampling": KERNELS,
+    "format": ("gtiff", "cog"),
+    "statistics": ("part", "scene"),
+}
+"""Words that fields of a job may have."""
+LEAST_TILE = 32
+"""PAN pixels a side of a tile; of smaller ones nearly all is halo."""
 
 INPUTS = {"pan", "ms", "model"}
 """Fields of a job that count by what they name."""

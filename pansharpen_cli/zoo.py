@@ -139,13 +139,14 @@ def save(folder: Path, spec: ModelSpec, network: Network, card: str) -> Model:
 
     What the network declares (halo, alignment, digest of its weights) goes into the spec that is written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / WEIGHTS
     spec = replace(spec, halo=network.halo, multiple_of=network.multiple_of, alignment=network.alignment)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(weights, path, metadata={"pansharpen": replace(spec, weights_sha256="").to_json()})
+    content = save(weights, {"pansharpen": replace(spec, weights_sha256="").to_json()})
+    path.write_bytes(content)  # save_file's files are for nobody but the user
     spec = replace(spec, weights_sha256=digest(path))
     (folder / "README.md").write_text(card, encoding="utf-8")
     partial = folder / f"{SPEC}.partial"

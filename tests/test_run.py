@@ -16,7 +16,7 @@ from test_zoo import random_model
 from worlds import World, save
 
 import pansharpen_cli
-from pansharpen_cli.errors import ModelError, UsageError
+from pansharpen_cli.errors import ModelError, OutputError, UsageError
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.pipeline import Job, _tell, sharpen
@@ -324,6 +324,35 @@ def test_progress_is_told(small, tmp_path):
     told = []
     sharpen(Job(pan, [ms], tmp_path / "out.tif", model="exp", tile=64), lambda done, total: told.append((done, total)))
     assert told == [(done, 4) for done in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"coregister": "maybe"}, "takes off, report, auto or DX,DY"),
+        ({"sensor": "WV9"}, "sensor knows generic, QB"),
+        ({"resampling": "foo"}, "resampling knows"),
+        ({"dtype": "uint99"}, "dtype knows uint8"),
+        ({"format": "png"}, "format knows gtiff, cog"),
+        ({"statistics": "some"}, "statistics knows part, scene"),
+        ({"tile": 12}, "tile takes a whole number from 32 on"),
+        ({"threads": -1}, "threads takes a whole number from 0 on"),
+        ({"max_memory": "4G"}, "max_memory takes a whole number"),
+        ({"bands": "1,3"}, "bands takes a list"),
+    ],
+)
+def test_a_job_has_values_that_mean_something(options, said, small, tmp_path):
+    """As the command line and manifests do; a shift as text is one."""
+    with pytest.raises(UsageError, match=said):
+        pansharpen_cli.sharpen(*small, tmp_path / "out.tif", **options)
+    assert Job("p.tif", ["m.tif"], tmp_path, coregister="1,-2.5").coregister == (1, -2.5)
+
+
+def test_a_type_that_holds_hardly_a_value_is_refused(tmp_path):
+    pan, ms = World(bands=4, dtype="uint16").write(tmp_path)
+    with pytest.raises(OutputError, match="most of the values are not among those that int8 holds"):
+        pansharpen_cli.sharpen(pan, ms, tmp_path / "out.tif", model="exp", dtype="int8")
+    assert not (tmp_path / "out.tif").exists()
 
 
 def test_no_product_is_named_as_another_format(small, tmp_path):

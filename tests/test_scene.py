@@ -492,6 +492,19 @@ def test_an_alpha_band_is_a_mask_and_no_band(tmp_path: Path, dtype: str):
     assert read_all(Raster(path, "none"))[1].all()
 
 
+def test_a_graded_alpha_band_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """It may be NIR, which writers mark so, or a feathered mask."""
+    image = np.tile(np.arange(128), (4, 96, 1))
+    path = save(tmp_path / "a.tif", image, HERE, dtype="uint8", alpha=True)
+    caplog.set_level("WARNING", "pansharpen_cli")
+    assert Raster(path).indexes == [1, 2, 3, 4]
+    assert "marks band 4 as alpha, but it holds more than two values" in caplog.text
+    assert "--bidx 1-3 leaves it out" in caplog.text
+    caplog.clear()
+    Raster(path, bands=[1, 2, 4])
+    assert not caplog.text
+
+
 def test_a_pan_with_alpha_is_a_pan(tmp_path: Path):
     _, ms = WORLD.write(tmp_path)
     alpha = np.full((1, 96, 128), 255)

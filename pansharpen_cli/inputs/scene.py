@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,8 @@ from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.radiometry import holds
 from pansharpen_cli.system import locations
 from pansharpen_cli.system.files import redacted
+
+log = logging.getLogger(__name__)
 
 Float32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -133,6 +136,11 @@ class Raster:
         dataset = self._dataset
         if bands is None:
             alpha = self._alpha
+            if self._maybe_alpha and not alpha:
+                log.warning(
+                    "%s marks band %d as alpha, but it holds more than two values: it is sharpened as a band; "
+                    "--bidx 1-%d leaves it out", self.path, dataset.count, dataset.count - 1,
+                )  # fmt: skip
             bands = [i for i in dataset.indexes if i != alpha]
         for index in bands:
             if not 1 <= index <= dataset.count:
@@ -144,15 +152,21 @@ class Raster:
         names = [dataset.descriptions[i - 1] or _colour(dataset.colorinterp[i - 1]) for i in self.indexes]
         self.names = [n or (stem if len(names) == 1 else f"band {i}") for n, i in zip(names, self.indexes, strict=True)]
 
+    @property
+    def _maybe_alpha(self) -> bool:
+        """Whether the last band is marked as a mask, as writers do with the fourth one of any image; a named one is
+        none."""
+        dataset = self._dataset
+        marked = dataset.count > 1 and dataset.colorinterp[-1] == ColorInterp.alpha
+        return marked and (dataset.descriptions[-1] or "alpha").lower() == "alpha"
+
     @cached_property
     def _alpha(self) -> int | None:
-        """The band that is a mask. Writers mark the fourth band of any image as alpha: a named band is no mask."""
+        """The band that is a mask, which has two values."""
+        if not self._maybe_alpha:
+            return None
         dataset = self._dataset
         last = dataset.count
-        if last < 2 or dataset.colorinterp[-1] != ColorInterp.alpha:
-            return None
-        if (dataset.descriptions[-1] or "alpha").lower() != "alpha":
-            return None
         shape = (min(512, dataset.height), min(512, dataset.width))
         values = np.unique(dataset.read(last, out_shape=shape))
         top = np.iinfo(dataset.dtypes[-1]).max if "int" in dataset.dtypes[-1] else 1

@@ -21,6 +21,12 @@ def one_of(text: str, known: Iterable[str], what: str) -> str:
     return text
 
 
+def at_least(number: int | None, least: int, what: str) -> None:
+    """Raises UsageError for anything but a whole number from `least` on, or None."""
+    if number is not None and (not isinstance(number, int) or number < least):
+        raise UsageError(f"{what} takes a whole number from {least} on, not {number!r}")
+
+
 def nodata(text: str, what: str) -> float | Literal["file", "none"]:
     """ "-9999" -> -9999.0; "nan", "none" and "file" as they say."""
     if text == "file":
