@@ -4,20 +4,19 @@ with the same parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from time import perf_counter
 
 from pansharpen_cli.backends.sharpener import Sharpener
-from pansharpen_cli.errors import SceneError
+from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.inputs.scene import Raster, Scene
 from pansharpen_cli.method import choose
-from pansharpen_cli.outputs.journal import journal_of
+from pansharpen_cli.outputs.journal import BusyError, claimed, journal_of, tidy, tiles_size
 from pansharpen_cli.outputs.writer import TAGS
 from pansharpen_cli.pipeline import Compute, Job, Product, input_digests, job_digest, sharpen
-from pansharpen_cli.system.files import remove_partials
 
 ROWS = 512
 """Of a product that are read at once."""
@@ -30,14 +29,33 @@ def resume(
 ) -> Product:
     """The product of `job`: as it is if it is finished, else made, in the place of an older product of this program.
 
-    Raises PansharpenError as `pipeline.sharpen` does, also if another file is in the way and may not be overwritten.
+    Raises PansharpenError as `pipeline.sharpen` does, also if another file is in the way and may not be overwritten;
+    BusyError if another run is at it.
     """
-    made = finished(job)
-    if made is None:
-        return sharpen(replace(job, resume=True, overwrite=job.overwrite or bool(_tags(job))), on_tile, compute)
-    journal_of(job.output).unlink(missing_ok=True)  # of a run that was killed in its last moment
-    remove_partials(job.output)
-    return made
+    if made := finished(job):
+        tidy(job.output)
+        return made
+    with _naming_the_journal(job), claimed(job.output):
+        # looked at again: another run may have finished it just before it was claimed
+        return finished(job) or _made(job, on_tile, compute)
+
+
+def _made(job: Job, on_tile: Callable[[int, int], None], compute: Compute) -> Product:
+    return sharpen(replace(job, resume=True, overwrite=job.overwrite or bool(_tags(job))), on_tile, compute)
+
+
+@contextmanager
+def _naming_the_journal(job: Job) -> Iterator[None]:
+    """Who is told that there is no room is told too what takes it."""
+    try:
+        yield
+    except BusyError:
+        raise
+    except OutputError as error:
+        if size := tiles_size(job.output):
+            where = f"finished tiles take {size / 1e6:,.1f} MB in {journal_of(job.output)}, which may be deleted"
+            error.args = (f"{error}; {where}",)
+        raise
 
 
 def finished(job: Job) -> Product | None:

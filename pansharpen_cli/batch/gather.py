@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from pansharpen_cli.batch.manifest import read_manifest
+from pansharpen_cli.batch.manifest import check_model, read_manifest
 from pansharpen_cli.batch.pairing import Unpaired, pair
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.pipeline import Job
@@ -13,7 +13,9 @@ from pansharpen_cli.pipeline import Job
 
 def gather(scenes: Path, folder: Path, common: Job, root: Path | None = None) -> tuple[list[Job], list[Unpaired]]:
     """The jobs, their products in `folder`, and the files that belong to none. A scene has what it does not say itself
-    from `common`. A manifest may name what lies below `root` only. Raises SceneError if there is no scene."""
+    from `common`. A manifest may name what lies below `root` only. Raises SceneError if there is no scene,
+    ModelError if the model of `common` is none."""
+    check_model(common.model)
     if not scenes.is_dir():
         return read_manifest(scenes, folder, common, root), []
     pairs, unpaired = pair(scenes, leave_out=folder)

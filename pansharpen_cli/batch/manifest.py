@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from pansharpen_cli.errors import SceneError, UsageError
-from pansharpen_cli.imaging.interpolation import KERNELS
-from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli import zoo
+from pansharpen_cli.classical import METHODS
+from pansharpen_cli.errors import ModelError, SceneError, UsageError
 from pansharpen_cli.inputs.coregistration import parse as parse_shift
 from pansharpen_cli.pipeline import Job
 from pansharpen_cli.system import settings
@@ -27,14 +27,14 @@ SETTINGS: dict[str, Callable[[str], object]] = {
     "bands": lambda text: settings.numbers(text, "bands"),
     "band_names": lambda text: settings.names(text, "band_names"),
     "nodata": lambda text: settings.nodata(text, "nodata"),
-    "sensor": lambda text: settings.one_of(text, SENSORS, "sensor"),
-    "resampling": lambda text: settings.one_of(text, KERNELS, "resampling"),
-    "dtype": lambda text: settings.one_of(text, settings.DTYPES, "dtype"),
-    "format": lambda text: settings.one_of(text, ("gtiff", "cog"), "format"),
+    "sensor": str,
+    "resampling": str,
+    "dtype": str,
+    "format": str,
     "creation_options": lambda text: settings.key_values(text.split(","), "creation_options"),
-    "tile": lambda text: settings.numbers(text, "tile")[0],
+    "tile": lambda text: settings.whole_number(text, "tile"),
 }
-"""Fields of a job that a scene may have a column for, and what its text means."""
+"""Fields of a job that a scene may have a column for, and what its text means; the job knows which words there are."""
 
 Row = Mapping[str, Any]
 
@@ -52,6 +52,7 @@ def read_manifest(path: Path, folder: Path, common: Job, root: Path | None = Non
     if root is not None:
         for number, job in enumerate(jobs, 1):
             _check_below(root, job, f"{path}, scene {number}")
+    _check_models(jobs, str(path))
     return jobs
 
 
@@ -71,15 +72,24 @@ def _csv(path: Path) -> list[Row]:
 
 def _json_lines(path: Path) -> list[Row]:
     try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        rows = [json.loads(line) for line in lines]
-    except (OSError, ValueError, RecursionError) as error:
-        raise SceneError(f"{path} cannot be read as a manifest of one JSON object a line: {error}") from error
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SceneError(f"{path} cannot be read as a manifest: {error}") from error
+    rows = [_json(line, f"{path}, line {number},") for number, line in enumerate(lines, 1) if line.strip()]
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise SceneError(f"{path}, scene {number}, is no JSON object; write one a line")
         _check_columns(list(row), f"{path}, scene {number},")
     return rows
+
+
+def _json(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+        raise SceneError(f"{where} is no JSON object: {reason}; write one a line") from error
+    if not isinstance(row, dict):
+        raise SceneError(f"{where} is no JSON object; write one a line")
+    return row
 
 
 def _check_columns(columns: Sequence[str], where: str) -> None:
@@ -106,9 +116,27 @@ def _job(row: Row, where: str, beside: Path, folder: Path, common: Job) -> Job:
     try:
         output = _output(_text(row.get("out")) or _scene(pan), folder)
         own: dict[str, Any] = {name: SETTINGS[name](text.replace(";", ",")) for name, text in texts.items() if text}
+        return replace(common, pan=placed(pan), ms=[placed(part) for part in parts if part], output=output, **own)
     except UsageError as error:
         raise SceneError(f"{where}: {error}") from error
-    return replace(common, pan=placed(pan), ms=[placed(part) for part in parts if part], output=output, **own)
+
+
+def _check_models(jobs: Sequence[Job], manifest: str) -> None:
+    """Each name once, however many scenes have it."""
+    first: dict[str, int] = {}
+    for number, job in enumerate(jobs, 1):
+        first.setdefault(job.model, number)
+    for name, number in first.items():
+        try:
+            check_model(name)
+        except ModelError as error:
+            raise SceneError(f"{manifest}, scene {number}: {error}") from error
+
+
+def check_model(name: str) -> None:
+    """Raises ModelError if no method, and no model of the zoo or of a path, is called so."""
+    if name != "auto" and name not in METHODS:
+        zoo.find(name, besides=METHODS)
 
 
 def _check_below(root: Path, job: Job, where: str) -> None:

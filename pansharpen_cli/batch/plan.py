@@ -88,7 +88,7 @@ def _made(name: str, job: Job, speeds: Mapping[str, float], threads: int) -> Pla
 
 def _reach(method: Method, scene: Scene, job: Job) -> Reach:
     if method.model is None:
-        return method.backend(scene, SENSORS[job.sensor], "cpu")[0].reach
+        return method.backend(scene, SENSORS["generic"], "cpu")[0].reach  # all sensors alike
     spec = method.model.spec
     return Reach(spec.halo, spec.alignment, spec.multiple_of)
 

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 Result = Outcome | Failure | Death | Lost
 
+PATIENCE = 60.0
+"""Seconds that a batch with nothing else to do waits for a scene which another run is making."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -70,9 +73,9 @@ def sharpen_all(batch: Batch, on_scene: Callable[[int, int, int], None] = lambda
         _hands(batch) as each,
     ):
         for task, result in each(queue):
-            if not isinstance(result, Outcome) and _may_try_again(result, task, batch.retries):
+            if not isinstance(result, Outcome) and (again := _again(result, task, batch.retries)):
                 log.info("%s: %s; it is tried again", task.scene, _reason(result))
-                queue.append(replace(task, attempt=task.attempt + 1, resume=True))  # the product may be there
+                queue.append(again)
                 continue
             outcome = result if isinstance(result, Outcome) else task.outcome("failed", _reason(result))
             summary.add(outcome)
@@ -118,10 +121,13 @@ def _tasks(batch: Batch) -> list[Task]:
     return [task.anywhere() for task in tasks] if batch.scheduler else tasks
 
 
-def _may_try_again(failure: Failure | Death | Lost, task: Task, retries: int) -> bool:
-    if task.attempt > retries:
-        return False
-    return failure.may_pass if isinstance(failure, Failure) else True
+def _again(failure: Failure | Death | Lost, task: Task, retries: int) -> Task | None:
+    """The next attempt, if it may have better luck. What another run had was not begun: it is looked at once more."""
+    if isinstance(failure, Failure) and failure.busy:
+        return None if task.patience else replace(task, patience=PATIENCE)
+    if task.attempt > retries or (isinstance(failure, Failure) and not failure.may_pass):
+        return None
+    return replace(task, attempt=task.attempt + 1, resume=True)  # the product may be there
 
 
 def _reason(failure: Failure | Death | Lost) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +12,18 @@ from typing import Literal
 from pansharpen_cli import pipeline
 from pansharpen_cli.errors import OutputError, PansharpenError
 from pansharpen_cli.evaluation.quality import judge
+from pansharpen_cli.outputs.journal import BusyError
 from pansharpen_cli.pipeline import Job, Product
 from pansharpen_cli.resume import resume
 from pansharpen_cli.system import locations
 
 log = logging.getLogger(__name__)
 
+LOOK = 0.2
+"""Seconds between two looks at what another run is making."""
+
 Status = Literal["done", "kept", "failed", "left"]
-"""Of a scene: made now; finished before; not made; not begun."""
+"""Of a scene: made now; finished before, or by another run; not made; not begun."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Task:
-    """A scene to be done. `before`: what an earlier batch said of it; `qnr`: judge the product too."""
+    """A scene to be done. `before`: what an earlier batch said of it; `qnr`: judge the product too; `patience`: seconds
+    that another run is waited for which is making it."""
 
     scene: str
     job: Job
@@ -53,6 +59,7 @@ class Task:
     qnr: bool = False
     before: Outcome | None = None
     attempt: int = 1
+    patience: float = 0
 
     def anywhere(self) -> Task:
         """For a worker in another folder. It goes on with what another one, that died, has left."""
@@ -68,10 +75,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Failure:
-    """Of one attempt. `may_pass`: the next one may have better luck."""
+    """Of one attempt. `may_pass`: the next one may have better luck; `busy`: another run is making the product."""
 
     message: str
     may_pass: bool
+    busy: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,8 @@ class Desk:
         task = replace(task, job=replace(task.job, device=self.device, threads=self.threads))
         try:
             return _sharpened(task)
+        except BusyError as error:
+            return Failure(str(error), may_pass=False, busy=True)
         except PansharpenError as error:
             # bad input stays bad; what the system or GDAL did not want to write may be written later
             return Failure(str(error), isinstance(error, OutputError) and error.__cause__ is not None)
@@ -97,16 +107,15 @@ class Desk:
 
 def _sharpened(task: Task) -> Outcome:
     task.job.output.parent.mkdir(parents=True, exist_ok=True)
-    product = resume(task.job) if task.resume else pipeline.sharpen(task.job)
-    kept = product.kept and task.attempt == 1
+    product = _resumed(task) if task.resume else pipeline.sharpen(task.job)
     before = task.before
-    known = before if kept and before and before.job_sha256 == product.job_sha256 else None
+    known = before if product.kept and before and before.job_sha256 == product.job_sha256 else None
     if known and (known.hqnr is not None or not task.qnr):
         return replace(known, status="kept")
     hqnr, message = _judged(task, product) if task.qnr else (None, "")
     return Outcome(
         task.scene,
-        "kept" if kept else "done",
+        "kept" if product.kept else "done",
         str(product.path),
         product.method,
         seconds=None if product.kept else round(product.seconds, 3),
@@ -118,6 +127,18 @@ def _sharpened(task: Task) -> Outcome:
         attempts=task.attempt,
         message=message,
     )
+
+
+def _resumed(task: Task) -> Product:
+    """What another run is making is waited for, as long as the task has patience."""
+    until = time.monotonic() + task.patience
+    while True:
+        try:
+            return resume(task.job)
+        except BusyError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(LOOK)
 
 
 def _judged(task: Task, product: Product) -> tuple[float | None, str]:

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pansharpen_cli.batch.scene import Outcome
 from pansharpen_cli.errors import OutputError
+from pansharpen_cli.outputs.writer import partial_beside
 
 FIELDS = {field.name for field in fields(Outcome)}
 
 
 class Summary:
     """A line is written when a scene ends, so that a killed batch has told what it did; on leaving, the file is written
-    anew, one line a scene in their order."""
+    anew, one line a scene in their order.
+
+    Another batch may write the same file at the same time: what it made is not forgotten.
+    """
 
     def __init__(self, path: Path, expected: Mapping[str, Outcome], keep: bool = False) -> None:
         """`expected`: what to say of each scene, in order, as long as nothing else is known; `keep` what the file says
         until then."""
         self.path = path
-        self._mode = "a" if keep else "w"
+        self._keep = keep
         self._outcomes = dict(expected)
 
     @property
@@ -34,26 +39,35 @@ class Summary:
 
     def add(self, outcome: Outcome) -> None:
         self._outcomes[outcome.scene] = outcome
-        self._file.write(_line(outcome))
-        self._file.flush()
+        with _in_words(self.path), open(self.path, "a", encoding="utf-8") as file:  # anew: it may have been replaced
+            file.write(_line(outcome))
 
     def __enter__(self) -> Self:
         """Raises OutputError."""
-        try:
-            self._file = open(self.path, self._mode, encoding="utf-8")
-            if self._file.tell():
-                self._file.write("\n")  # after a line that a killed batch may have left unfinished
-        except OSError as error:
-            raise OutputError(f"{self.path} cannot be written: {error.strerror}") from error
+        with _in_words(self.path), open(self.path, "a" if self._keep else "w", encoding="utf-8") as file:
+            if file.tell():
+                file.write("\n")  # after a line that a killed batch may have left unfinished
+        self._before = read_summary([self.path])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text("".join(map(_line, self.outcomes)), encoding="utf-8")
-        os.replace(partial, self.path)
+        partial = partial_beside(self.path)
+        with _in_words(self.path):
+            self._add_what_others_told()
+            try:
+                partial.write_text("".join(map(_line, self.outcomes)), encoding="utf-8")
+                os.replace(partial, self.path)
+            finally:
+                with suppress(OSError):
+                    partial.unlink()
+
+    def _add_what_others_told(self) -> None:
+        for scene, told in read_summary([self.path]).items():
+            own = self._outcomes.get(scene)
+            if own and told != self._before.get(scene):
+                self._outcomes[scene] = _together(own, told)
 
 
 def read_summary(paths: Iterable[Path]) -> dict[str, Outcome]:
@@ -63,8 +77,28 @@ def read_summary(paths: Iterable[Path]) -> dict[str, Outcome]:
         for text in path.read_text(encoding="utf-8").splitlines():
             outcome = _outcome(text)
             if outcome and outcome.status in ("done", "kept"):
-                found[outcome.scene] = outcome
+                before = found.get(outcome.scene)
+                found[outcome.scene] = _together(outcome, before) if before else outcome
     return found
+
+
+def _together(own: Outcome, other: Outcome) -> Outcome:
+    """What a batch says of a scene, with what it left to `other`."""
+    if own.status == "left":
+        return other
+    if own.status != "kept" or own.job_sha256 != other.job_sha256 or own.seconds is not None:
+        return own
+    speed = other.megapixels_per_second
+    return replace(own, seconds=other.seconds, megapixels_per_second=speed, hqnr=own.hqnr or other.hqnr)
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """The system's errors as ours."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _line(outcome: Outcome) -> str:

@@ -3,6 +3,8 @@
 GDAL cannot: what a killed writer leaves reads as zeros. So the tiles also go, as they are, to a journal beside the
 product, written from front to back: first of which job they are, then each with its place and checksum. The first one
 that was cut short ends it. It takes as much of the disk as the pixels uncompressed, and goes when the product is there.
+
+The journal is also what keeps two runs of one product apart: a run locks it, and the lock ends with its process.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 
@@ -44,40 +47,116 @@ class Tile(NamedTuple):
     valid: Mask
 
 
-class Journal:
-    """The finished tiles of the product `path`, made as `key` says, of so many bands of a dtype.
+class BusyError(OutputError):
+    """Another run is making the product (exit code 1)."""
 
-    Only one run at a time can have it; what killed ones left of the product is removed.
+
+class Claim:
+    """The right to make `product`, which one run at a time has: its journal, open and locked.
+
+    What killed runs left of the product is removed. On leaving the journal goes too, unless there is something in it to
+    go on with.
     """
 
-    def __init__(self, path: Path, key: str, bands: int, dtype: np.dtype[Any]) -> None:
-        self._product, self._path = path, journal_of(path)
-        self._header = f"pansharpen tiles 1 {key}\n".encode()
-        self._bands, self._dtype = bands, dtype
-        self._synced = time.monotonic()
+    def __init__(self, product: Path) -> None:
+        self.product, self._path = product, journal_of(product)
+        self.preface = 0
+        """Bytes of the journal in front of its tiles, once a Journal has begun with them."""
 
     def __enter__(self) -> Self:
-        """Raises OutputError if another run has it, or if it cannot be kept."""
-        with _in_words(self._product), ExitStack() as life:
-            self._file = life.enter_context(open(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), "r+b"))
-            try:
-                if fcntl:
-                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(f"{self._product} is being made by another run; wait for it") from error
-            remove_partials(self._product)
+        """Raises BusyError if another run has it, OutputError if the journal cannot be kept."""
+        with _in_words(self.product), ExitStack() as life:
+            self.file = life.enter_context(_locked(self._path, self.product))
+            remove_partials(self.product)
             life.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        holds_tiles = self._file.tell() > len(self._header)
+        holds_tiles = os.fstat(self.file.fileno()).st_size > self.preface
+        hopeless = isinstance(error, SceneError) and self.preface > 0  # before, an input may be away for a while
+        done = error is None or hopeless or not holds_tiles
+        if done and fcntl:  # under the lock: afterwards it may be another run's
+            self._remove()
         with suppress(OSError):  # what was written is whole tiles, or it does not count
-            self._file.close()
-        if error is None or isinstance(error, SceneError) or not holds_tiles:  # the product is there, or will not be
-            with suppress(OSError):
-                self._path.unlink()
+            self.file.close()
+        if done and not fcntl:  # Windows removes no open file
+            self._remove()
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self._path.unlink()
+
+
+_CLAIM: ContextVar[Claim | None] = ContextVar("of the product that is being made here", default=None)
+
+
+@contextmanager
+def claimed(product: Path) -> Iterator[None]:
+    """Keep other runs from `product`. Its Journal, in this thread, then works under this claim.
+
+    Raises as entering a Claim.
+    """
+    with Claim(product) as claim:
+        token = _CLAIM.set(claim)
+        try:
+            yield
+        finally:
+            _CLAIM.reset(token)
+
+
+def tidy(product: Path) -> None:
+    """Remove what a run that was killed in its last moment left beside a finished product, if no other run is at it."""
+    with suppress(OutputError), Claim(product):
+        pass
+
+
+def _locked(path: Path, product: Path) -> BinaryIO:
+    """The journal `path`, which is made if there is none. Raises BusyError, OSError."""
+    while True:
+        with ExitStack() as life:
+            file = life.enter_context(open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b"))
+            try:
+                if fcntl:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BusyError(f"{product} is being made by another run; wait for it") from error
+            if not fcntl or _is(file, path):  # else who had it removed it between the two calls
+                life.pop_all()
+                return file
+
+
+def _is(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+class Journal:
+    """The finished tiles of the product `path`, made as `key` says, of so many bands of a dtype."""
+
+    def __init__(self, path: Path, key: str, bands: int, dtype: np.dtype[Any]) -> None:
+        self._product = path
+        self._header = f"pansharpen tiles 1 {key}\n".encode()
+        self._bands, self._dtype = bands, dtype
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Under the claim that `claimed` has made here, or one of its own. Raises as entering that."""
+        here = _CLAIM.get()
+        with ExitStack() as life:
+            ours = here if here and here.product == self._product else None
+            claim = life.enter_context(nullcontext(ours) if ours else Claim(self._product))
+            claim.preface = len(self._header)
+            self._file, self._life = claim.file, life.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._life.__exit__(kind, error, trace)
 
     def read(self) -> Iterator[Tile]:
         """The tiles that earlier runs finished; none if they made something else. New ones go behind them.
@@ -177,3 +256,11 @@ def _checksum(edges: Sequence[int], hrms: bytes | memoryview, packed: bytes) -> 
 def journal_of(path: Path) -> Path:
     """Where the finished tiles of a product are kept."""
     return path.with_name(f".{path.name}.tiles")
+
+
+def tiles_size(path: Path) -> int:
+    """Bytes that the journal of a product takes; 0 if there is none."""
+    try:
+        return journal_of(path).stat().st_size
+    except OSError:
+        return 0

@@ -27,6 +27,14 @@ def at_least(number: int | None, least: int, what: str) -> None:
         raise UsageError(f"{what} takes a whole number from {least} on, not {number!r}")
 
 
+def whole_number(text: str, what: str) -> int:
+    """ "512" -> 512."""
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{what} takes a whole number, not {text!r}") from None
+
+
 def nodata(text: str, what: str) -> float | Literal["file", "none"]:
     """ "-9999" -> -9999.0; "nan", "none" and "file" as they say."""
     if text == "file":
