@@ -21,12 +21,12 @@ from pansharpen_cli.backends.limited import within
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.errors import OutputError, SceneError, UsageError
 from pansharpen_cli.imaging.interpolation import KERNELS
-from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.mtf import MEASURED, SENSORS, Sensor, find_sensor
 from pansharpen_cli.imaging.radiometry import Clipped, holds, quantise
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.imaging.tiling import Pixels, Reach, Tile
 from pansharpen_cli.inputs.canvas import Canvas, SceneCanvas
-from pansharpen_cli.inputs.coregistration import Choice, measure, to_apply
+from pansharpen_cli.inputs.coregistration import Choice, measure, measure_gain, to_apply
 from pansharpen_cli.inputs.coregistration import parse as parse_shift
 from pansharpen_cli.inputs.part import Part, Statistics, fetch, put_out, seen, window
 from pansharpen_cli.inputs.scene import Nodata, Scene
@@ -66,7 +66,7 @@ class Job:
     bands: Sequence[int] | None = None
     band_names: Sequence[str] | None = None
     nodata: Nodata = "file"
-    sensor: str = "generic"
+    sensor: str = MEASURED
     resampling: str = "sinc"
     dtype: str | None = None
     format: Literal["gtiff", "cog"] = "gtiff"
@@ -83,6 +83,8 @@ class Job:
         """Raises UsageError for a value that no field of this name can have; a shift as text becomes numbers."""
         for name, known in KNOWN.items():
             settings.one_of(getattr(self, name), known, name)
+        if self.sensor != MEASURED:
+            find_sensor(self.sensor)
         if self.dtype is not None:
             settings.one_of(self.dtype, settings.DTYPES, "dtype")
         if isinstance(self.coregister, str):
@@ -95,7 +97,6 @@ class Job:
 
 
 KNOWN: Mapping[str, Iterable[str]] = {
-    "sensor": SENSORS,
     "resampling": KERNELS,
     "format": ("gtiff", "cog"),
     "statistics": ("part", "scene"),
@@ -103,6 +104,8 @@ KNOWN: Mapping[str, Iterable[str]] = {
 """Words that fields of a job may have."""
 LEAST_TILE = 32
 """PAN pixels a side of a tile; of smaller ones nearly all is halo."""
+
+NO_SHIFT = Shift(0, 0, 0, 0, 0)
 
 INPUTS = {"pan", "ms", "model"}
 """Fields of a job that count by what they name."""
@@ -158,9 +161,11 @@ def sharpen(
         digest_of_job = beside.submit(lambda: job_digest(job, method, scene, digests.result()))
         job_sha256 = partial(beside.result, digest_of_job)
         log.info("%s: %s", method.name, method.reason)
-        backend, means = method.backend(scene, SENSORS[job.sensor], job.device, job.threads, job.backend)
-        shift = _measured(job, scene)
-        applied = to_apply(job.coregister, shift or Shift(0, 0, 0, 0, 0))
+        looked_at = _looked_at(job, scene)
+        shift = None if job.coregister == "off" else measure(looked_at)
+        sensor = _sensor(job, method, looked_at, shift or NO_SHIFT)
+        backend, means = method.backend(scene, sensor, job.device, job.threads, job.backend)
+        applied = to_apply(job.coregister, shift or NO_SHIFT)
         _tell(shift, applied)
         whole = SceneCanvas.of(
             scene, ratio=method.ratio, phase=method.phase, shift=applied, resampling=job.resampling, reach=backend.reach
@@ -174,7 +179,7 @@ def sharpen(
             if job.max_memory:
                 sharpener = within(job.max_memory, sharpener, canvas, tiles)
             _sharpen_tiles(tiles, partial(compute, sharpener, canvas), canvas, writer, on_tile)
-            tags = _tags(job, method, means, shift, applied, canvas, beside.result(digests))
+            tags = _tags(job, method, means, sensor, shift, applied, canvas, beside.result(digests))
             scene.check_unchanged()
             writer.finish(tags | {"JOB_SHA256": job_sha256()})
     if job.max_memory:
@@ -223,11 +228,25 @@ def _check_nodata(job: Job, scene: Scene) -> None:
         raise UsageError(f"--nodata {job.nodata:g} is no {dtype}; give a whole number from {info.min} to {info.max}")
 
 
-def _measured(job: Job, scene: Scene) -> Shift | None:
+def _looked_at(job: Job, scene: Scene) -> SceneCanvas:
+    """Where the shift and the sharpness of the MS are measured."""
     canvas = seen(SceneCanvas.of(scene, resampling=job.resampling), job.part, job.statistics)
     if job.part is not None:
         fetch(canvas)
-    return None if job.coregister == "off" else measure(canvas)
+    return canvas
+
+
+def _sensor(job: Job, method: Method, canvas: Canvas, shift: Shift) -> Sensor:
+    """The one that is asked for; measured, one by its gain. A model fitted to one scene keeps that of its fitting."""
+    if job.sensor != MEASURED:
+        return find_sensor(job.sensor)
+    if method.model and method.model.spec.of_one_scene:
+        return find_sensor(str(method.model.spec.training.get("sensor", "generic")))
+    gain = measure_gain(canvas, shift) if method.by_mtf else None
+    if gain is None:
+        return SENSORS["generic"]
+    log.info("beside its PAN the MS is as sharp as an MTF gain of %.2f", gain)
+    return find_sensor(f"{gain:.2f}")
 
 
 def _sharpen_tiles(
@@ -320,7 +339,7 @@ def _warn_of_range(method: Method, canvas: Canvas) -> None:
 
 
 def _tags(
-    job: Job, method: Method, means: Means, shift: Shift | None, applied: tuple[float, float],
+    job: Job, method: Method, means: Means, sensor: Sensor, shift: Shift | None, applied: tuple[float, float],
     canvas: SceneCanvas, digests: list[str],
 ) -> dict[str, str]:  # fmt: skip
     """What made the product: enough to make it again, and for `qnr` and `report` to find its inputs.
@@ -344,7 +363,7 @@ def _tags(
         "BANDS": json.dumps(job.bands),
         "RATIO": str(method.ratio),
         "PHASE": str(method.phase),
-        "SENSOR": job.sensor,
+        "SENSOR": sensor.name,
         "COREGISTER": job.coregister if isinstance(job.coregister, str) else "given",
         "SHIFT_APPLIED": f"{applied[0]:.4f},{applied[1]:.4f}",
         "MS_INTERPOLATED": job.resampling if canvas.interpolated else "no",

@@ -22,6 +22,8 @@ class BandDependent(Method):
     `lower_scale`.
     """
 
+    by_mtf = True
+
     @property
     def halo(self) -> int:
         return lower_scale_halo(self.camera)

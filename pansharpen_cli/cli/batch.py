@@ -46,7 +46,7 @@ def batch(
     nodata: Annotated[
         str, typer.Option(help="Value without data: a number, nan, none, or file (what the files say).")
     ] = "file",
-    sensor: Annotated[str, typer.Option(help="MTF of the classical methods, as for run.")] = "generic",
+    sensor: Annotated[str, typer.Option(help="How the MS camera blurs, as for run.")] = "measured",
     resampling: Annotated[
         Resampling, typer.Option("--resampling", "-r", help="Kernel for an MS off the PAN's grid.")
     ] = Resampling.sinc,
@@ -115,7 +115,7 @@ def batch(
         coregister=coregistration.parse(coregister),
         backend=backend.value,
         nodata=settings.nodata(nodata, "--nodata"),
-        sensor=settings.one_of(sensor, mtf.SENSORS, "--sensor"),
+        sensor=sensor if sensor == mtf.MEASURED else options.sensor(sensor),
         resampling=resampling.value,
         dtype=settings.one_of(dtype, settings.DTYPES, "--dtype") if dtype else None,
         format=format.value,

@@ -89,12 +89,10 @@ def evaluate(
         raise UsageError("--maps shows the distance to a truth, and there is none with --full; leave one out")
     from pansharpen_cli.evaluation import assessment, sources, tables
     from pansharpen_cli.evaluation.figure import Gallery
-    from pansharpen_cli.imaging import mtf
     from pansharpen_cli.imaging.wald import ReducedScene
     from pansharpen_cli.inputs import coregistration
 
-    if sensor not in mtf.SENSORS:
-        raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
+    options.sensor(sensor)
     terms = sources.Terms(
         full=full,
         ratio=ratio,

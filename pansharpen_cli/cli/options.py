@@ -52,6 +52,14 @@ def names(text: str | None, option: str) -> list[str] | None:
     return None if text is None else settings.names(text, option)
 
 
+def sensor(text: str) -> str:
+    """A sensor by its name, or by its gain."""
+    from pansharpen_cli.imaging import mtf
+
+    mtf.find_sensor(text, "--sensor")
+    return text
+
+
 def device(text: str) -> str:
     """A device by a name that some backend knows; whether it works is seen when it is used."""
     if not re.fullmatch(r"auto|(cpu|cuda|tensorrt)(:\d+)?", text):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pansharpen_cli.cli import console, options, targets
-from pansharpen_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from pansharpen_cli.evaluation.quality import Judgement
@@ -69,11 +68,10 @@ def qnr(
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads share out tiles, not the small matrix products in them
     os.environ.setdefault("GDAL_CACHEMAX", CACHE)
     from pansharpen_cli.evaluation import quality
-    from pansharpen_cli.imaging import mtf
     from pansharpen_cli.metrics import FULL
 
-    if sensor is not None and sensor not in mtf.SENSORS:
-        raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
+    if sensor is not None:
+        options.sensor(sensor)
     names = [f"{name}.tif" for name in FULL]
     if maps is not None:
         targets.maps(maps, names, overwrite)

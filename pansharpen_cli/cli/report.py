@@ -11,7 +11,7 @@ import typer
 
 from pansharpen_cli.cli import console, options
 from pansharpen_cli.cli.qnr import CACHE
-from pansharpen_cli.errors import OutputError, UsageError
+from pansharpen_cli.errors import OutputError
 
 
 def report(
@@ -39,14 +39,13 @@ def report(
     threads = console.threads(threads)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as for qnr
     os.environ.setdefault("GDAL_CACHEMAX", CACHE)
-    from pansharpen_cli.imaging import mtf
     from pansharpen_cli.outputs.writer import check_target
     from pansharpen_cli.report.gather import gather
     from pansharpen_cli.report.page import data, write
     from pansharpen_cli.report.words import counted
 
-    if sensor is not None and sensor not in mtf.SENSORS:
-        raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
+    if sensor is not None:
+        options.sensor(sensor)
     inputs = [*products, *map(Path, [*([pan] if pan else []), *(ms or [])])]
     if output.resolve() in [path.resolve() for path in inputs]:
         raise OutputError(f"{output} is one of the inputs; give the report a name of its own")

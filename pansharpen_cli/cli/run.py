@@ -82,8 +82,12 @@ def run(
         str, typer.Option(help="Value without data: a number, nan, none, or file (what the files say).")
     ] = "file",
     sensor: Annotated[
-        str, typer.Option(help="MTF of the classical methods: QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic.")
-    ] = "generic",
+        str,
+        typer.Option(
+            help="How the MS camera blurs: measured in the scene, QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic, or its "
+            "MTF gain."
+        ),
+    ] = "measured",
     resampling: Annotated[
         Resampling, typer.Option("--resampling", "-r", help="Kernel for an MS off the PAN's grid.")
     ] = Resampling.sinc,
@@ -169,7 +173,7 @@ def run(
         bands=options.numbers(bidx, "--bidx"),
         band_names=options.names(band_names, "--band-names"),
         nodata=settings.nodata(nodata, "--nodata"),
-        sensor=settings.one_of(sensor, mtf.SENSORS, "--sensor"),
+        sensor=sensor if sensor == mtf.MEASURED else options.sensor(sensor),
         resampling=resampling.value,
         dtype=settings.one_of(dtype, settings.DTYPES, "--dtype") if dtype else None,
         format=format.value,
@@ -227,12 +231,14 @@ def _part(bounds: str | None, bounds_crs: str | None, window: str | None) -> Par
 
 def _adapted(job: Job, quiet: bool) -> str:
     """The folder of a model fitted to the scene of `job`."""
+    from pansharpen_cli.imaging.mtf import MEASURED
     from pansharpen_cli.outputs.writer import check_target
     from pansharpen_cli.training.adapt import Adaptation, adapt
 
     check_target(job.output, job.overwrite)
     task = Adaptation(
-        job.pan, job.ms, job.output.with_suffix(".model"), options.network(job.model, "adapted"), sensor=job.sensor,
+        job.pan, job.ms, job.output.with_suffix(".model"), options.network(job.model, "adapted"),
+        sensor="generic" if job.sensor == MEASURED else job.sensor,
         coregister=job.coregister, device=job.device, threads=job.threads, overwrite=job.overwrite,
     )  # fmt: skip
     with console.progress(quiet, "step") as tell:

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
-from pansharpen_cli.errors import SceneError
+from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, toolbox_phase
-from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.mtf import find_sensor
 from pansharpen_cli.inputs.canvas import SceneCanvas
 from pansharpen_cli.inputs.scene import MOST_RATIO, Raster, Scene
 from pansharpen_cli.metrics.full_resolution import FULL, PRODUCTS, FullReport, full
@@ -72,8 +72,12 @@ def judge(
         pan = pan or _found("PAN", tags.get("PAN"), tags.get("PAN_SHA256", ""), product, made_in)
         files = list(ms) or _all_found(tags, product, made_in)
         sensor = sensor or tags.get("SENSOR", "generic")
-        if sensor not in SENSORS:
-            raise SceneError(f"{product} was made for the sensor {sensor!r}, which is not known here; give --sensor")
+        try:
+            mtf = find_sensor(sensor)
+        except UsageError:
+            raise SceneError(
+                f"{product} was made for the sensor {sensor!r}, which is not known here; give --sensor"
+            ) from None
         scene = opened.enter_context(Scene.open(pan, *files, bands=json.loads(tags.get("BANDS", "null"))))
         canvas = product_canvas(scene, tags)
         _check(fused, canvas)
@@ -84,7 +88,7 @@ def judge(
             Locked(placed, Lock()),
             Locked(_Placed(scene.pan, canvas), Lock()),
             Locked(_Ms(canvas), Lock()),
-            gains=[SENSORS[sensor].gain(canonical_band(name)) for name in scene.band_names],
+            gains=[mtf.gain(canonical_band(name)) for name in scene.band_names],
             phase=area_phase(canvas.ratio) if phase == "area" else toolbox_phase(canvas.ratio),
             metrics=metrics, maps=maps, threads=threads, on_tile=on_tile,
         )  # fmt: skip

@@ -6,12 +6,14 @@ of the MS grid, made finite by the window method. Arrays are (..., row, col).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from pansharpen_cli.errors import UsageError
 from pansharpen_cli.imaging.interpolation import taps_at, windows
 
 FloatArray = npt.NDArray[np.floating]
@@ -61,6 +63,23 @@ SENSORS: dict[str, Sensor] = {
     )
 }
 """Published gains, by the names the field uses."""
+
+
+MEASURED = "measured"
+"""Stands for a sensor whose gain is measured in the scene (sharpness.py)."""
+
+
+def find_sensor(text: str, what: str = "sensor") -> Sensor:
+    """The sensor of this name, or one whose bands all have this gain. Raises UsageError that begins with `what`."""
+    if text in SENSORS:
+        return SENSORS[text]
+    try:
+        gain = float(text)
+    except ValueError:
+        gain = math.nan
+    if not 0 < gain < 1:
+        raise UsageError(f"{what} takes {', '.join(SENSORS)} or a gain between 0 and 1, not {text!r}")
+    return Sensor(text, {}, SENSORS["generic"].pan_gain, gain)
 
 
 def gaussian_frequency_sigma(ratio: float, gain: float) -> float:

@@ -1,4 +1,5 @@
-"""Co-registration of a scene: what to measure, and when to act on it. registration.py holds the measurement itself."""
+"""What PAN and MS of a scene tell of each other: how they lie, and when to act on it; how sharp the MS is. The
+measurements themselves are imaging/registration.py and imaging/sharpness.py."""
 
 from __future__ import annotations
 
@@ -6,9 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
+
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.imaging.interpolation import area_phase, expand
 from pansharpen_cli.imaging.registration import Shift, WindowShift, combine, window_shift
+from pansharpen_cli.imaging.sharpness import Likeness, measured_gain
 from pansharpen_cli.imaging.tiling import Pixels, Tile
 from pansharpen_cli.inputs.canvas import Canvas
 from pansharpen_cli.system.concurrency import cores, in_order
@@ -47,13 +51,29 @@ def windows(canvas: Canvas) -> Iterator[tuple[Tile, WindowShift | None]]:
     """Windows all over the scene, and the shift that each of them shows."""
     ratio = canvas.ratio
     kernel = "23tap" if ratio in (2, 4, 8) else "cubic"
-    small = min(canvas.rows.size, canvas.cols.size) < 2 * WINDOW
 
     def compare(pixels: Pixels) -> tuple[Tile, WindowShift | None]:
         exp = expand(pixels.ms, ratio, area_phase(ratio), kernel)
         return pixels.tile, window_shift(pixels.pan[0], exp, pixels.valid, ratio)
 
-    return in_order(compare, canvas.crops(WINDOW // 2 if small else WINDOW, MOST_WINDOWS), cores())
+    return in_order(compare, _crops(canvas), cores())
+
+
+def measure_gain(canvas: Canvas, shift: Shift) -> float | None:
+    """The MTF gain of the MS camera beside the PAN, on the same canvas, whose PAN lies off by `shift`; None if the
+    scene does not tell."""
+
+    def compare(pixels: Pixels) -> Likeness | None:
+        pan, ms = pixels.pan[0].astype(np.float64), pixels.ms.astype(np.float64)
+        return Likeness.of_window(pan, ms, shift.dx, shift.dy) if pixels.valid.all() else None
+
+    found = in_order(compare, _crops(canvas), cores())
+    return measured_gain([window for window in found if window is not None])
+
+
+def _crops(canvas: Canvas) -> Iterator[Pixels]:
+    small = min(canvas.rows.size, canvas.cols.size) < 2 * WINDOW
+    return canvas.crops(WINDOW // 2 if small else WINDOW, MOST_WINDOWS)
 
 
 def to_apply(choice: Choice, measured: Shift) -> tuple[float, float]:

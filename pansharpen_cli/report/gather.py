@@ -13,7 +13,7 @@ import pyproj
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.evaluation.quality import Judgement, judge
 from pansharpen_cli.imaging.geogrid import GeoGrid
-from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.imaging.mtf import find_sensor
 from pansharpen_cli.inputs.scene import Raster
 from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.modelspec import canonical_band
@@ -139,7 +139,7 @@ def _check_one_scene(products: Sequence[Path]) -> None:
 def _gathered(products: Sequence[Path], judgements: Sequence[Judgement], inputs: Inputs) -> Report:
     canvas, first = inputs.canvas, inputs.products[0]
     bands = inputs.scene.band_names
-    sample = Sample.of(inputs, [SENSORS[judgements[0].sensor].gain(canonical_band(name)) for name in bands])
+    sample = Sample.of(inputs, [find_sensor(judgements[0].sensor).gain(canonical_band(name)) for name in bands])
     blocks = max(judgements[0].report.maps["HQNR"].shape)
     together = -(-blocks // CELLS)
     made = [
