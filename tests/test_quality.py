@@ -418,7 +418,7 @@ def test_options_override_what_a_product_says(product: Path, tmp_path: Path, com
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {f"{name}.tif" for name in FULL}
     table = command(product)
     assert [line.split()[0] for line in table.splitlines()[1:-1]] == list(FULL)
-    command.refuses(product, "--sensor", "Keyhole", message="--sensor knows", code=2)
+    command.refuses(product, "--sensor", "Keyhole", message="--sensor takes", code=2)
     command.refuses(product, "--maps", product, message="give a folder", code=2)
 
 

@@ -382,4 +382,4 @@ def test_what_cannot_be_written_is_told_before_any_work(reported, tmp_path, pans
     refused(pansharpen("report", product, "-o", tmp_path / "no/out.html"), "no is no folder", 1)
     refused(pansharpen("report", product, "-o", product, "--overwrite"), "is one of the inputs", 1)
     refused(pansharpen("report", product, product, "-o", tmp_path / "out.html"), "given twice", 2)
-    refused(pansharpen("report", product, "-o", tmp_path / "out.html", "--sensor", "XY"), "--sensor knows", 2)
+    refused(pansharpen("report", product, "-o", tmp_path / "out.html", "--sensor", "XY"), "--sensor takes", 2)

@@ -17,8 +17,10 @@ from worlds import World, save
 
 import pansharpen_cli
 from pansharpen_cli.errors import ModelError, OutputError, UsageError
+from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.registration import Shift
+from pansharpen_cli.inputs.part import Window
 from pansharpen_cli.pipeline import Job, _tell, sharpen
 
 SCENES = [
@@ -330,7 +332,7 @@ def test_progress_is_told(small, tmp_path):
     ("options", "said"),
     [
         ({"coregister": "maybe"}, "takes off, report, auto or DX,DY"),
-        ({"sensor": "WV9"}, "sensor knows generic, QB"),
+        ({"sensor": "WV9"}, "sensor takes generic, QB"),
         ({"resampling": "foo"}, "resampling knows"),
         ({"dtype": "uint99"}, "dtype knows uint8"),
         ({"format": "png"}, "format knows gtiff, cog"),
@@ -416,7 +418,7 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would(small, tmp_path):
 def test_a_scale_that_does_not_fit_the_scene_is_warned_of(scale, warned, small, tmp_path, caplog):
     pan, ms = small
     random_model(tmp_path / "models" / "fixed", channels=4, radiometry=Radiometry("fixed", scale, scale))
-    sharpen(Job(pan, [ms], tmp_path / "out.tif", model="fixed"))
+    sharpen(Job(pan, [ms], tmp_path / "out.tif", model="fixed", dtype="float32"))
     assert ("expects values" in caplog.text) == warned
 
 
@@ -490,3 +492,21 @@ def test_a_scene_without_georeference_comes_out_without(tmp_path):
     with rasterio.open(tmp_path / "out.tif") as file:
         assert (file.crs, file.transform) == (None, Affine.identity())
         assert file.shape == (made.height, made.width) == (96, 128)
+
+
+def test_how_sharp_the_ms_is_is_measured_and_told(data, tmp_path, caplog):
+    """By methods that it counts for; `qnr` then judges by it."""
+    caplog.set_level("INFO", "pansharpen_cli")
+    scene = data / "geoeye1_fields_w"
+    files, window = (scene / "pan.tif", [scene / "ms.tif"]), {"part": Window(0, 0, 640, 640)}
+    sharpen(Job(*files, tmp_path / "measured.tif", model="mtf-glp", **window))
+    gain = float(tags(tmp_path / "measured.tif")["SENSOR"])
+    assert 0.22 <= gain <= 0.28  # published: 0.23
+    assert f"as sharp as an MTF gain of {gain:.2f}" in caplog.text
+    assert judge(tmp_path / "measured.tif").sensor == f"{gain:.2f}"
+    sharpen(Job(*files, tmp_path / "given.tif", model="mtf-glp", sensor=f"{gain:.2f}", **window))
+    sharpen(Job(*files, tmp_path / "generic.tif", model="mtf-glp", sensor="generic", **window))
+    assert np.array_equal(read(tmp_path / "measured.tif"), read(tmp_path / "given.tif"))
+    assert not np.array_equal(read(tmp_path / "measured.tif"), read(tmp_path / "generic.tif"))
+    sharpen(Job(*files, tmp_path / "exp.tif", model="exp", **window))
+    assert tags(tmp_path / "exp.tif")["SENSOR"] == "generic"
