@@ -163,10 +163,10 @@ def sharpen(
         log.info("%s: %s", method.name, method.reason)
         looked_at = _looked_at(job, scene)
         shift = None if job.coregister == "off" else measure(looked_at)
-        sensor = _sensor(job, method, looked_at, shift or NO_SHIFT)
-        backend, means = method.backend(scene, sensor, job.device, job.threads, job.backend)
         applied = to_apply(job.coregister, shift or NO_SHIFT)
         _tell(shift, applied)
+        sensor = _sensor(job, method, looked_at, shift or NO_SHIFT)
+        backend, means = method.backend(scene, sensor, job.device, job.threads, job.backend)
         whole = SceneCanvas.of(
             scene, ratio=method.ratio, phase=method.phase, shift=applied, resampling=job.resampling, reach=backend.reach
         )

@@ -211,7 +211,7 @@ def measured_sentence(report: Report) -> str:
     return (
         f"Of {given} pixels {size} were measured, in "
         f"{counted(blocks.counted, 'block')}; {blocks.invalid:,} {'was' if blocks.invalid == 1 else 'were'} left out "
-        f"for lack of data. Camera of the MS: "
+        f"for lack of data. MTF of the MS camera: "
         f"{judgement.sensor}. The numbers are those of pansharpen qnr."
     )
 
