@@ -23,9 +23,10 @@ from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.cli import app
 from pansharpen_cli.evaluation import assessment, reduced
+from pansharpen_cli.evaluation.figure import Gallery
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.imaging.mtf import SENSORS
-from pansharpen_cli.imaging.wald import FullScene
+from pansharpen_cli.imaging.wald import FullScene, ReducedScene
 from pansharpen_cli.pipeline import Job, sharpen
 
 L7 = ("06", "12", "24", "27", "35", "38")
@@ -412,6 +413,25 @@ def test_a_figure(full: list[str], data: Path, tmp_path: Path, run_eval):
         assert band.std() > 0.05
 
 
+def test_a_figure_is_grey_where_nothing_is_judged(tmp_path: Path):
+    """In every image, whatever the borders of the scene were filled with."""
+    from matplotlib.image import imread
+
+    random = np.random.default_rng(0)
+    gt = random.normal(500, 100, (3, 64, 64)).astype(np.float32)
+    valid = np.ones((64, 64), bool)
+    valid[48:] = False
+    scene = ReducedScene("s", ("blue", "green", "red"), gt[:1], gt[:, ::4, ::4].copy(), gt, valid)
+    gallery = Gallery(tmp_path / "f.png")
+    gallery.add(scene, "exp", gt)
+    gallery.write(["exp"])
+    picture = np.rint(imread(tmp_path / "f.png")[..., :3] * 255)
+    grey = (np.abs(picture - [0xD9, 0xD5, 0xCA]) <= 2).all(axis=2).sum()
+    # a quarter of PAN, MS, truth, product and error map, each about as large as the others
+    judged = ((np.abs(picture - [0xFC, 0xFB, 0xF8]) > 8).any(axis=2)).sum()
+    assert 0.2 < grey / judged < 0.3
+
+
 @pytest.fixture
 def desk(tmp_path: Path, golden: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a user keeps PAN and MS that belong together, and many files that do not."""
@@ -445,6 +465,8 @@ def desk(tmp_path: Path, golden: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "cut.h5").write_bytes((folder / "good.h5").read_bytes()[:-5000])
     (folder / "text.mat").write_text("not a matrix\n")
     (folder / "nothing").mkdir()
+    (folder / "scenes/one").mkdir(parents=True)
+    (folder / "scenes/one/pan.tif").touch()
     (folder / "pan.csv").write_text("pan,ms\n,ms.tif\n")
     (folder / "odd.csv").write_text("PAN;MS\npan.tif;ms.tif\n")
     (folder / "none.csv").write_text("pan,ms\n")
@@ -468,6 +490,9 @@ WRONG = {
     "truth between the pixels": ([*PAIR, "--reference", "between.tif"], 3, "between.tif"),
     "no truth": ([*PAIR, "--reference", "nowhere.tif"], 3, "nowhere.tif"),
     "truth on another grid, no MS": (["pan.tif", "--reference", "coarse.tif", "--ratio", "4"], 3, "coarse.tif"),
+    "missing folder": (["nowhere"], 3, "nowhere does not exist"),
+    "missing folder beside another": (["scenes/one", "nowhere"], 3, "nowhere does not exist"),
+    "folder of folders": (["scenes"], 3, "its folders do: give scenes/*"),
     "missing benchmark": (["nowhere.h5"], 3, "nowhere.h5"),
     "benchmark cut short": (["cut.h5"], 3, "cut.h5"),
     "no benchmark": (["text.mat"], 3, "text.mat"),

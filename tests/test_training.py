@@ -17,10 +17,10 @@ from pansharpen_cli.evaluation.sources import Files, Terms
 from pansharpen_cli.imaging.mtf import SENSORS
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.wald import ReducedScene
-from pansharpen_cli.networks import build
+from pansharpen_cli.networks import NETWORKS, build
 from pansharpen_cli.training import loop, prepare
 from pansharpen_cli.training.dataset import Patches
-from pansharpen_cli.training.learner import Learner
+from pansharpen_cli.training.learner import Learner, demand_products
 from pansharpen_cli.training.make import Training, make_model
 from pansharpen_cli.training.prepare import Prepared, examine, stored
 from pansharpen_cli.training.recipes import RECIPES, Recipe
@@ -215,6 +215,17 @@ def test_crops_of_a_scene_share_what_run_observes_of_them(network: str):
             torch.testing.assert_close(together[crops], frozen, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(Learner(made, 1)(pan, ms, gains, gains), made(pan, ms))
         assert (together - made(pan, ms)).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_that_cannot_have_a_ratio_are_refused(name: str):
+    """The ADKNets expand by even ratios alone."""
+    demand_products(build(name, 2, 2, {}), name)
+    if "adknet" not in name:
+        demand_products(build(name, 2, 3, {}), name)
+        return
+    with pytest.raises(ModelError, match=f"{name} .* makes no products of the PAN's size at ratio 3; take another"):
+        demand_products(build(name, 2, 3, {}), name)
 
 
 def test_gains_of_a_batch_reach_a_consistent_network():

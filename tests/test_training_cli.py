@@ -40,6 +40,7 @@ BGRN = ["--bands", "blue,green,red,nir"]
 def as_before(monkeypatch: pytest.MonkeyPatch):
     """What the program sets for its process is set back."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     handler, logger, threads = (
         signal.getsignal(signal.SIGTERM),
         logging.getLogger("pansharpen_cli"),
@@ -277,10 +278,11 @@ def _break(folder: Path, data: Path, how: str) -> list[object]:
                     file.descriptions = ("blue", "green", "red", "nir")[: len(image)]
         case "an .h5 that was cut short" | "an .h5 with NaN":
             image = np.random.default_rng(0).normal(500, 99, (3, 4, 64, 64)).astype(np.float32)
-            if "NaN" in how:
-                image[2, 0, 5, 5] = np.nan
-            with h5py.File(folder / "bad.h5", "w") as file:
-                file["gt"], file["pan"], file["ms"] = image, image[:, :1], image[:, :, ::2, ::2]
+            for name in ("good.h5", "bad.h5"):
+                with h5py.File(folder / name, "w") as file:
+                    file["gt"], file["pan"], file["ms"] = image, image[:, :1], image[:, :, ::2, ::2]
+                if "NaN" in how:
+                    image[2, 0, 5, 5] = np.nan
             if "short" in how:
                 (folder / "bad.h5").write_bytes((folder / "bad.h5").read_bytes()[:-50_000])
             return [folder / "bad.h5", *BGRN]
@@ -301,6 +303,13 @@ def _break(folder: Path, data: Path, how: str) -> list[object]:
     return [bad, *BGRN]
 
 
+TOLD_AT_A_LOOK = (
+    "an empty folder", "mixed band counts", "PAN and MS swapped", "an .h5 that was cut short",
+    "scenes of two geometries",
+)  # fmt: skip
+"""What headers tell, before a scene is prepared."""
+
+
 @pytest.mark.parametrize(
     ("how", "told"),
     [
@@ -318,18 +327,10 @@ def _break(folder: Path, data: Path, how: str) -> list[object]:
 )
 def test_bad_data_is_one_sentence_before_the_first_step(data: Path, tmp_path: Path, pansharpen, how: str, told: str):
     output = tmp_path / "model"
+    scenes = _break(tmp_path, data, how)
+    held_out = tmp_path / "good.h5" if "an .h5" in how else data / "tiny_l8"
     code, out, err = pansharpen(
-        "train",
-        *_break(tmp_path, data, how),
-        "--validate",
-        data / "tiny_l8",
-        "--ratio",
-        2,
-        *TINY,
-        "--steps",
-        9,
-        "-o",
-        output,
+        "train", *scenes, "--validate", held_out, "--ratio", 2, *TINY, "--steps", 9, "-o", output
     )
     assert (code, out) == (3, "")
     *_, last = err.splitlines()
@@ -339,16 +340,62 @@ def test_bad_data_is_one_sentence_before_the_first_step(data: Path, tmp_path: Pa
     assert not (output / "training.csv").exists()
     if how == "misregistered scenes":
         assert "bad is left out: its PAN and MS do not show the same ground" in err
+    if how in TOLD_AT_A_LOOK:
+        assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("scenes", "held_out", "code", "told"),
+    [
+        (["nowhere/*"], "tiny_l8", 3, "nowhere/* does not exist; give folders of scenes, benchmark files or manifests"),
+        (["l8_plain_a"], "zzz", 3, "zzz does not exist; give folders of scenes"),
+        (["l8_plain_a"], "tiny_l7", 3, "tiny_l7/ms.tif has no band swir1; it has blue, green, red, nir"),
+        (["tiny_l8/pan.tif"], "l8_plain_a", 2, "pan.tif is a file by itself; give the folder"),
+        (["tiny_l8/pan.tif", "tiny_l8/ms.tif"], "l8_plain_a", 2, "or name the two in a manifest"),
+        ([""], "tiny_l8", 3, "/*"),
+    ],
+)
+def test_all_scenes_are_looked_at_before_one_is_prepared(
+    data: Path, tmp_path: Path, pansharpen, scenes: list[str], held_out: str, code: int, told: str
+):
+    output = tmp_path / "m"
+    found = pansharpen(
+        "train", *(data / scene for scene in scenes), "--validate", data / held_out, "--bands", "red,swir1",
+        "--ratio", 2, *TINY, "-o", output,
+    )  # fmt: skip
+    assert found[0] == code
+    (line,) = found[2].splitlines()
+    assert told in line
+    assert not output.exists()
+
+
+def test_threads_sleep_while_they_wait(tmp_path: Path):
+    """As the OpenMP of torch has it, which reads the environment when it is loaded."""
+    free = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    command = [*PROGRAM, "train", "--validate", "x", *BGRN, "--ratio", "2", "-o", str(tmp_path / "m")]
+    for own, spins in (({}, "'0'"), ({"GOMP_SPINCOUNT": "77"}, "'77'")):
+        place = {**free, **own, "OMP_DISPLAY_ENV": "verbose"}
+        run = subprocess.run(command, cwd=ROOT, env=place, capture_output=True, text=True, check=False)
+        assert run.returncode == 2
+        if "GOMP_SPINCOUNT" not in run.stderr:
+            pytest.skip("torch has another OpenMP here")
+        assert f"GOMP_SPINCOUNT = {spins}" in run.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
         (["--bands", "any"], 2, "--bands any needs a network that treats all bands alike: adknet-per-band"),
-        ([*BGRN, "--sensor", "SPOT"], 2, "--sensor knows generic, QB"),
+        ([*BGRN, "--sensor", "SPOT"], 2, "--sensor takes generic, QB"),
         ([*BGRN, "--recipe", "best"], 2, "--recipe knows default, adknet-paper"),
         ([*BGRN, "--batch", "5", "--crops-per-scene", "2"], 2, "take a multiple of 2"),
-        ([*BGRN, "-O", "width=3"], 4, "premix-b cannot be built for 4 bands"),
+        ([*BGRN, "-O", "chanels=3"], 4, "premix-b has no option chanels; it has channels, layers, kernel,"),
+        ([*BGRN, "-O", "channels=0"], 4, "premix-b cannot have channels=0; give whole numbers from 1 to 1024"),
+        ([*BGRN, "-O", "layers=2.5"], 4, "premix-b cannot have layers=2.5; give whole numbers"),
+        ([*BGRN, "--network", "dmanet", "-O", "widths=[0,4,8]"], 4, "dmanet cannot have widths=[0, 4, 8]; give whole"),
+        ([*BGRN, "-O", "activation=loud"], 4, "premix-b cannot be built for 4 bands"),
+        ([*BGRN, "-O", "guide_bands=3"], 4, "premix-b with the options {'guide_bands': 3} makes no products of the"),
+        ([*BGRN, "--network", "adknet", "--ratio", "3"], 4, "adknet with the options {} makes no products of"),
         ([*BGRN, "--init", "nothing"], 4, "no model is called 'nothing'"),
     ],
 )
@@ -357,7 +404,8 @@ def test_options_that_make_no_sense(data: Path, tmp_path: Path, pansharpen, argu
         "train", data / "tiny_l7", "--validate", data / "tiny_l8", "--ratio", 2, *arguments, "-o", tmp_path / "m"
     )
     assert found[0] == code
-    assert told in found[2].splitlines()[-1]
+    (line,) = found[2].splitlines()
+    assert told in line
     assert not (tmp_path / "m").exists()
 
 

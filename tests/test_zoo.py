@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors import safe_open
+from typer.testing import CliRunner
 
 from pansharpen_cli import zoo
 from pansharpen_cli.classical import METHODS
+from pansharpen_cli.cli import app
 from pansharpen_cli.errors import ModelError
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.radiometry import Radiometry
@@ -62,6 +64,17 @@ def one_sentence(error):
 
 
 SMALL = {"adknet": {"channels": 8, "layers": 2}, "dmanet": {"widths": (4, 6, 8)}, "premix-h": {"channels": 4}}
+
+
+def test_a_model_that_was_not_compared_with_exp_is_listed(models):
+    """As `train --no-baselines` leaves it."""
+    for name, scores in (("a.x", {"a.x": {"ergas": 2.5}}), ("b.x", {"exp": {"ergas": 4.0}, "b.x": {"ergas": 2.5}})):
+        random_model(models / name, channels=4, scores=scores)
+    listed = CliRunner().invoke(app.app, ["models"])
+    assert listed.exit_code == 0, listed.exception
+    a, b = (line for line in listed.output.splitlines() if line.startswith(("a.x", "b.x")))
+    assert a.endswith("nir  ERGAS 2.50")
+    assert b.endswith("nir  ERGAS 2.50 (EXP 4.00)")
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -217,6 +230,12 @@ def test_a_broken_model_does_not_take_the_others_with_it(models):
     assert zoo.find("good.x").load() is not None
     with pytest.raises(ModelError, match=r"bad\.x"):
         zoo.find("bad.x")
+
+
+def test_who_may_read_one_file_of_a_model_may_read_all(models):
+    """safetensors' own files are for nobody but their user."""
+    folder = random_model(models / "a.x", channels=8).folder
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
 def test_an_interrupted_save_leaves_no_model(models, monkeypatch):

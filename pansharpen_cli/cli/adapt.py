@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pansharpen_cli.cli import console, options
-from pansharpen_cli.errors import UsageError
+from pansharpen_cli.training.waiting import sleep_while_waiting
 
 if TYPE_CHECKING:
     from pansharpen_cli.training.adapt import Adapted
@@ -46,7 +46,7 @@ def adapt(
     ] = Resolution.reduced,
     bands: Annotated[str | None, typer.Option(help="Bands to fit, by name; default: all.")] = None,
     sensor: Annotated[
-        str, typer.Option(help="MTF of the sensor: QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic.")
+        str, typer.Option(help="MTF of the sensor: QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic, or a gain.")
     ] = "generic",
     coregister: Annotated[str, typer.Option(help="auto, off, report, or DX,DY in PAN pixels.")] = "auto",
     minutes: Annotated[float, typer.Option(min=0.0, help="Learning stops after so long, if it still gains.")] = 8.0,
@@ -76,11 +76,10 @@ def adapt(
     """
     console.set_up(quiet, verbose)
     count = console.threads(threads)
-    from pansharpen_cli.imaging import mtf
+    sleep_while_waiting()
     from pansharpen_cli.inputs import coregistration
 
-    if sensor not in mtf.SENSORS:
-        raise UsageError(f"--sensor knows {', '.join(mtf.SENSORS)}, not {sensor!r}")
+    options.sensor(sensor)
     from pansharpen_cli.training.adapt import Adaptation
     from pansharpen_cli.training.adapt import adapt as fit
 

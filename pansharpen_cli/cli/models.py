@@ -113,9 +113,17 @@ def _list(found: list[Model]) -> None:
     width = max((len(model.name) for model in found), default=0)
     for model in found:
         spec = model.spec
-        ergas = spec.scores.get(model.name, {}).get("ergas")
-        score = "" if ergas is None else f"  ERGAS {ergas:.2f} (EXP {spec.scores['exp']['ergas']:.2f})"
-        typer.echo(f"{model.name:{width}}  ratio {spec.ratio}  {', '.join(spec.band_names) or 'any bands'}{score}")
+        bands = ", ".join(spec.band_names) or "any bands"
+        typer.echo(f"{model.name:{width}}  ratio {spec.ratio}  {bands}{_score(model)}")
+
+
+def _score(model: Model) -> str:
+    """Its ERGAS, if it was judged, beside that of EXP, if that was: `train --no-baselines` leaves it out."""
+    scores = model.spec.scores
+    if model.name not in scores:
+        return ""
+    beside = f" (EXP {scores['exp']['ergas']:.2f})" if "exp" in scores else ""
+    return f"  ERGAS {scores[model.name]['ergas']:.2f}{beside}"
 
 
 def _entry(model: Model) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 
 from pansharpen_cli.cli import console, options
 from pansharpen_cli.errors import UsageError
+from pansharpen_cli.training.waiting import sleep_while_waiting
 
 if TYPE_CHECKING:
     from pansharpen_cli.training.loop import Progress
@@ -22,7 +23,7 @@ def train(
     bands: Annotated[
         str, typer.Option(help="Bands to train, by name: blue,green,red,nir; or any.", show_default=False)
     ],
-    ratio: Annotated[int, typer.Option(min=2, help="Ratio of the model, like 2 or 4.", show_default=False)],
+    ratio: Annotated[int, typer.Option(min=2, max=16, help="Ratio of the model, like 2 or 4.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.", show_default=False)],
     scenes: Annotated[
         list[Path] | None,
@@ -57,7 +58,10 @@ def train(
         int, typer.Option(min=0, help="Validations without improvement that end it; 0: none do.")
     ] = 0,
     sensor: Annotated[
-        str, typer.Option(help="MTF by which scenes are degraded: QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic.")
+        str,
+        typer.Option(
+            help="How scenes are blurred to degrade them: QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic, or a gain."
+        ),
     ] = "generic",
     seed: Annotated[int, typer.Option(min=0, help="What is random follows from this number.")] = 1,
     compile_: Annotated[
@@ -82,6 +86,7 @@ def train(
     The folder gets training.csv, curves.png and sample.png, and events if the package tensorboard is installed.
     """
     count = console.threads(threads)
+    sleep_while_waiting()
     import torch
 
     from pansharpen_cli.training.make import Training, make_model

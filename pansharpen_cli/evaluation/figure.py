@@ -115,13 +115,14 @@ def _draw(view: _View, products: dict[str, Float32]) -> Figure:
     for panel in axes.flat:
         panel.axis("off")
     shades = np.percentile((view.ms if view.gt is None else view.gt)[view.bands], STRETCH, axis=(1, 2))
-    _show(axes[0, 0], "PAN", view.pan[[0, 0, 0]], np.percentile(view.pan[[0, 0, 0]], STRETCH, axis=(1, 2)))
-    _show(axes[0, 1], "MS", view.ms[view.bands], shades)
+    pan = view.pan[[0, 0, 0]]
+    _show(axes[0, 0], "PAN", pan, np.percentile(pan, STRETCH, axis=(1, 2)), view.valid)
+    _show(axes[0, 1], "MS", view.ms[view.bands], shades, view.valid)
     places = [(1 + depth * (index // columns), index % columns) for index in range(len(products))]
     for (row, col), (name, hrms) in zip(places, products.items(), strict=True):
-        _show(axes[row, col], name, hrms[view.bands], shades)
+        _show(axes[row, col], name, hrms[view.bands], shades, view.valid)
     if view.gt is not None:
-        _show(axes[0, 2], "truth", view.gt[view.bands], shades)
+        _show(axes[0, 2], "truth", view.gt[view.bands], shades, view.valid)
         errors = [np.where(view.valid, np.abs(hrms - view.gt).mean(axis=0), np.nan) for hrms in products.values()]
         top = float(np.nanpercentile(errors, TOP_ERROR))
         errors_as = colormaps["cividis_r"].with_extremes(bad=GAP)
@@ -133,9 +134,15 @@ def _draw(view: _View, products: dict[str, Float32]) -> Figure:
     return figure
 
 
-def _show(axes: Axes, title: str, image: Float32, shades: npt.NDArray[np.floating]) -> None:
-    """`image` (3, h, w) as red, green and blue; `shades` (2, 3) are black and white of each."""
+def _show(axes: Axes, title: str, image: Float32, shades: npt.NDArray[np.floating], valid: Mask) -> None:
+    """`image` (3, h, w) as red, green and blue; `shades` (2, 3) are black and white of each. Pixels are grey that have
+    nothing `valid` (H, W) in them, on the PAN's grid or the MS's: what is there was made up from the border."""
+    from matplotlib.colors import to_rgb
+
     dark, bright = shades[:, :, None, None]
     light = np.clip((image - dark) / np.where(bright > dark, bright - dark, 1), 0, 1)
+    rows, cols = light.shape[1:]
+    known = valid.reshape(rows, len(valid) // rows, cols, valid.shape[1] // cols).any(axis=(1, 3))
+    light[:, ~known] = np.array(to_rgb(GAP))[:, None]
     axes.imshow(light.transpose(1, 2, 0), interpolation="nearest")
     axes.set_title(title, fontsize="small", fontweight="bold", color=INK)

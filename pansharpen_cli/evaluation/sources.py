@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Protocol
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.evaluation import reduced
 from pansharpen_cli.evaluation.benchmark import Samples, is_benchmark, open_samples
-from pansharpen_cli.imaging.mtf import SENSORS, Sensor
+from pansharpen_cli.imaging.mtf import Sensor, find_sensor
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
 from pansharpen_cli.inputs.coregistration import Choice
+from pansharpen_cli.system.locations import is_remote
 
 COLUMNS = ("pan", "ms", "reference", "sensor", "name")
 """Of a manifest. Only `pan` must be there, with `ms`, `reference` or both."""
@@ -55,7 +57,7 @@ class Files:
 
     @property
     def sensor(self) -> Sensor:
-        return SENSORS[self.terms.sensor]
+        return find_sensor(self.terms.sensor)
 
     def load(self) -> ReducedScene | FullScene:
         """Raises SceneError for unusable files, UsageError for terms that make no sense with them."""
@@ -95,7 +97,7 @@ class FromBenchmark:
 
     @property
     def sensor(self) -> Sensor:
-        return SENSORS[self.terms.sensor]
+        return find_sensor(self.terms.sensor)
 
     def load(self) -> ReducedScene | FullScene:
         """Raises SceneError."""
@@ -118,12 +120,32 @@ def gather(inputs: Sequence[str], manifest: Path | None, reference: str | None, 
         return list(read_manifest(manifest, terms))
     if not inputs:
         raise UsageError("give a PAN and its MS, a benchmark file, a folder with either, or --manifest")
+    if missing := next((text for text in inputs if not (is_remote(text) or os.path.exists(text))), None):
+        raise SceneError(f"{missing} does not exist; give a PAN and its MS, a benchmark file or a folder with either")
     paths = [Path(text) for text in inputs]
     if all(path.is_dir() or is_benchmark(path) for path in paths):
         return [source for path in paths for source in _within(path, reference, terms)]
     if len(inputs) == 1 and reference is None:
         raise UsageError(f"{inputs[0]} needs its MS after it, or a --reference to make one of")
     return [Files(inputs[0], inputs[0], inputs[1:], reference, terms)]
+
+
+def listed(paths: Sequence[Path], terms: Terms) -> list[Source]:
+    """The scenes to learn from: those of folders, benchmark files and manifests. Raises SceneError and UsageError."""
+    return [source for path in paths for source in _scenes_of(path, terms)]
+
+
+def _scenes_of(path: Path, terms: Terms) -> Sequence[Source]:
+    if not os.path.exists(path):
+        raise SceneError(f"{path} does not exist; give folders of scenes, benchmark files or manifests")
+    if path.suffix.lower() == ".csv":
+        return read_manifest(path, terms)
+    if path.is_dir() or is_benchmark(path):
+        return _within(path, None, terms)
+    raise UsageError(
+        f"{path} is a file by itself; give the folder that has a PAN and its MS as pan.tif and ms.tif, or name the two "
+        "in a manifest, a .csv"
+    )
 
 
 def _within(path: Path, reference: str | None, terms: Terms) -> list[Source]:
@@ -133,11 +155,17 @@ def _within(path: Path, reference: str | None, terms: Terms) -> list[Source]:
         truth = str(path / reference) if reference else None
         return [Files(path.name, str(pan), [str(ms)] if ms.exists() or not truth else [], truth, terms)]
     if not is_benchmark(path):
-        raise SceneError(f"{path} holds neither a pan.tif nor .h5 or .mat files; give a folder that does")
+        inside = any(_holds_scenes(folder) for folder in path.glob("*") if folder.is_dir())
+        advice = f"its folders do: give {path}/*" if inside else "give a folder that does"
+        raise SceneError(f"{path} holds neither a pan.tif nor .h5 or .mat files; {advice}")
     if reference or terms.coregister:
         raise UsageError(f"{path} is a benchmark: leave out --reference and --coregister, its samples are as they are")
     samples = open_samples(path)
     return [FromBenchmark(name, samples, index, terms) for index, name in enumerate(samples.names)]
+
+
+def _holds_scenes(folder: Path) -> bool:
+    return (folder / "pan.tif").exists() or is_benchmark(folder)
 
 
 def read_manifest(path: Path, terms: Terms) -> list[Files]:
@@ -167,8 +195,11 @@ def _listed(row: dict[str, str], folder: Path, where: str, terms: Terms) -> File
     row = {column: row.get(column, "").strip() for column in COLUMNS}
     if not row["pan"] or not (row["ms"] or row["reference"]):
         raise SceneError(f"{where} lacks its pan, or both ms and reference; fill them in")
-    if row["sensor"] and row["sensor"] not in SENSORS:
-        raise SceneError(f"{where} has the sensor {row['sensor']}; known are {', '.join(SENSORS)}")
+    if row["sensor"]:
+        try:
+            find_sensor(row["sensor"])
+        except UsageError as error:
+            raise SceneError(f"{where}: {error}") from error
     return Files(
         row["name"] or row["pan"],
         placed(row["pan"]),

@@ -24,7 +24,7 @@ from pansharpen_cli.backends.torch_backend import TorchBackend, device
 from pansharpen_cli.errors import ModelError, OutputError
 from pansharpen_cli.evaluation.reduced import load, load_full
 from pansharpen_cli.imaging.interpolation import area_phase
-from pansharpen_cli.imaging.mtf import SENSORS, Sensor
+from pansharpen_cli.imaging.mtf import Sensor, find_sensor
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
 from pansharpen_cli.inputs.coregistration import Choice
@@ -33,6 +33,7 @@ from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
 from pansharpen_cli.networks import MIXTURE, build
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.training import tasks
+from pansharpen_cli.training.learner import demand_products
 from pansharpen_cli.training.mixing import Crosswise, mix, mixture_of
 from pansharpen_cli.training.tasks import PATCH, AtFullResolution, AtReducedResolution, Judge, Judged, Task
 from pansharpen_cli.zoo import Model, save
@@ -108,7 +109,7 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     if job.threads:
         torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
-    sensor = SENSORS[job.sensor]
+    sensor = find_sensor(job.sensor)
     scene = _scene(job, sensor)
     mixed = _to_mix(job, scene)
     if mixed and isinstance(scene, ReducedScene):
@@ -275,6 +276,7 @@ def _beginning(job: Adaptation, scene: ReducedScene | FullScene) -> tuple[Networ
     bands = _bands(scene)
     if job.network is not None:
         network = build(job.network, len(bands), scene.ratio, {"consistent": True})
+        demand_products(network, job.network)
         spec = ModelSpec(
             name=job.output.name, network=job.network, options=network.options, bands=bands, ratio=scene.ratio,
             phase=area_phase(scene.ratio), radiometry=Radiometry("scene"), crop=PATCH,

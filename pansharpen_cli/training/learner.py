@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
+from pansharpen_cli.errors import ModelError
 from pansharpen_cli.networks.network import Network, Pooling, Reduction
 
 
@@ -38,3 +41,24 @@ class Learner(nn.Module):
 
     def forward(self, pan: Tensor, ms: Tensor, gains: Tensor, haze: Tensor) -> Tensor:
         return self.network.fuse(pan, ms, OverCrops(len(pan), self.crops, {"gains": gains, "haze": haze}))
+
+
+TRIED = 64
+"""PAN pixels a side, about, of the image that shows whether a network works at all."""
+
+
+def demand_products(network: Network, name: str) -> None:
+    """Raises ModelError unless products of the network, which is called `name`, are as large as their PAN: some expand
+    by even ratios alone, and some options do not go together."""
+    ratio, grain = network.ratio, math.lcm(network.ratio, network.multiple_of)
+    size = max(1, TRIED // grain) * grain
+    pan, ms = torch.zeros(1, 1, size, size), torch.zeros(1, network.bands, size // ratio, size // ratio)
+    try:
+        made = network.eval()(pan, ms).shape[2:]
+    except (RuntimeError, ValueError):  # what is too large or too small seldom gets through all layers
+        made = None
+    if made != pan.shape[2:]:
+        raise ModelError(
+            f"{name} with the options {dict(network.options)} makes no products of the PAN's size at ratio {ratio}; "
+            "take another network, other options, or for adknet an even ratio"
+        )

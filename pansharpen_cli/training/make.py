@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,21 +21,22 @@ import torch
 
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import device
-from pansharpen_cli.errors import ModelError, OutputError, SceneError, UsageError
-from pansharpen_cli.evaluation.sources import Source, Terms, gather, read_manifest
-from pansharpen_cli.imaging.mtf import SENSORS
+from pansharpen_cli.errors import ModelError, OutputError, UsageError, nearest
+from pansharpen_cli.evaluation.sources import Terms, listed
+from pansharpen_cli.imaging.mtf import find_sensor
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.wald import PHASES, Geometry
-from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec, canonical_band
+from pansharpen_cli.modelspec import LARGEST_OPTION, WAVELENGTHS, Band, ModelSpec, canonical_band
 from pansharpen_cli.networks import NETWORKS, build
 from pansharpen_cli.networks.consistency import Consistent
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.per_band import PerBand
 from pansharpen_cli.training.dataset import Patches
 from pansharpen_cli.training.journal import Journal
+from pansharpen_cli.training.learner import demand_products
 from pansharpen_cli.training.loop import Plan, Progress, train
 from pansharpen_cli.training.parallel import Workers
-from pansharpen_cli.training.prepare import Prepared, prepare
+from pansharpen_cli.training.prepare import Prepared, look, prepare
 from pansharpen_cli.training.recipes import RECIPES, Recipe
 from pansharpen_cli.training.validation import Validation
 
@@ -150,8 +154,7 @@ def _completed(job: Training) -> tuple[Training, zoo.Model | None]:
         if init.spec.ratio != job.ratio:
             raise UsageError(f"--init {job.init} has ratio {init.spec.ratio}, not {job.ratio}")
     job = replace(job, network=job.network or NETWORK, bands=tuple(canonical_band(band) for band in job.bands))
-    if job.sensor not in SENSORS:
-        raise UsageError(f"--sensor knows {', '.join(SENSORS)}, not {job.sensor!r}")
+    find_sensor(job.sensor, "--sensor")
     if job.recipe not in RECIPES:
         raise UsageError(f"--recipe knows {', '.join(RECIPES)}, not {job.recipe!r}")
     if job.minutes and (job.steps or not RECIPES[job.recipe].follows_the_clock or Workers().count > 1):
@@ -161,8 +164,36 @@ def _completed(job: Training) -> tuple[Training, zoo.Model | None]:
         raise UsageError(f"--bands any needs a network that treats all bands alike: {any_bands}, not {job.network}")
     if shared := {path.resolve() for path in job.scenes} & {path.resolve() for path in job.validation}:
         raise UsageError(f"{shared.pop()} is trained and validated on; keep it for one of the two")
-    _build(job, max(1, len(job.bands)))  # what cannot be built is said before scenes are read
+    # what cannot be built, or does not work, is said before scenes are read
+    _check_options(job)
+    demand_products(_build(job, max(1, len(job.bands))), job.network)
     return job, init
+
+
+def _check_options(job: Training) -> None:
+    """Raises ModelError for options that the network does not have, and for sizes that no network can have."""
+    if job.network not in NETWORKS:
+        return  # `build` tells
+    known = {**_parameters(NETWORKS[job.network]), "consistent": "bool"}
+    for name, value in job.options.items():
+        if name not in known:
+            raise ModelError(f"{job.network} has no option {name}; it has {', '.join(known)}{nearest(name, known)}")
+        sizes = value if isinstance(value, list | tuple) else [value]
+        if re.fullmatch(r"int|tuple\[(int(, )?)+\]", known[name]) and not all(map(_is_size, sizes)):
+            raise ModelError(
+                f"{job.network} cannot have {name}={json.dumps(value)}; give whole numbers from 1 to {LARGEST_OPTION}"
+            )
+
+
+def _parameters(network: type[Network]) -> dict[str, str]:
+    """The options of a network, and the types that they are annotated with."""
+    within = _parameters(network.one_band) if issubclass(network, PerBand) else {}
+    own = inspect.signature(network.__init__).parameters.values()
+    return {**within, **{given.name: str(given.annotation) for given in own if given.kind is given.KEYWORD_ONLY}}
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_OPTION
 
 
 def _build(job: Training, bands: int) -> Network:
@@ -212,23 +243,10 @@ def _scenes(job: Training, patch: int, on_scene: Callable[[int, int], None]) -> 
     """Those to learn from and those to validate on, of one geometry."""
     terms = Terms(ratio=job.ratio, bands=tuple(job.bands) or None, sensor=job.sensor)
     work = job.output / WORK
-    learnt, held_out = (
-        prepare(_sources(paths, terms), patch, work, on_scene) for paths in (job.scenes, job.validation)
-    )
-    first = learnt[0]
-    for scene in (*learnt, *held_out):
-        if scene.geometry != first.geometry:
-            raise SceneError(
-                f"{scene.name} has its MS samples elsewhere among the PAN pixels than {first.name} ({scene.geometry}, "
-                f"{first.geometry}); train on scenes or on benchmark files, not on both"
-            )
+    given = [listed(paths, terms) for paths in (job.scenes, job.validation)]
+    look([*given[0], *given[1]])
+    learnt, held_out = (prepare(sources, patch, work, on_scene) for sources in given)
     return learnt, held_out
-
-
-def _sources(paths: Sequence[Path], terms: Terms) -> list[Source]:
-    return [source for path in paths for source in (
-        read_manifest(path, terms) if path.suffix.lower() == ".csv" else gather([str(path)], None, None, terms)
-    )]  # fmt: skip
 
 
 def _suited(job: Training, geometry: Geometry) -> Training:

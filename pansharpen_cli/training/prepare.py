@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from pansharpen_cli.imaging.tiling import Reach, Tile, cut
 from pansharpen_cli.imaging.wald import Geometry, ReducedScene, reduce
 from pansharpen_cli.inputs.canvas import ArrayCanvas, SceneCanvas
 from pansharpen_cli.inputs.coregistration import TRUSTED, measure, to_apply
-from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.inputs.scene import Raster, Scene
 from pansharpen_cli.modelspec import canonical_band
 
 STRIDE = 0.5
@@ -138,6 +139,40 @@ def _misfit(shifts: Iterable[WindowShift | None]) -> str:
     return ""
 
 
+def look(sources: Sequence[Source]) -> None:
+    """At what headers tell of all `sources`, before time goes into the first: files, bands, sizes, geometry.
+
+    Of a benchmark one sample is read. Raises SceneError for the first that cannot be used.
+    """
+    first, seen = sources[0], set()
+    for source in sources:
+        assert isinstance(source, Files | FromBenchmark)
+        if type(source) is not type(first):
+            raise SceneError(
+                f"{source.name} has its MS samples elsewhere among the PAN pixels than {first.name}; train on scenes "
+                "or on benchmark files, not on both"
+            )
+        key = _key(source) if isinstance(source, Files) else id(source.samples)
+        if key not in seen:
+            seen.add(key)
+            _look(source)
+
+
+def _look(source: Files | FromBenchmark) -> None:
+    if isinstance(source, FromBenchmark):
+        source.load()
+        return
+    if source.ms:
+        with Scene.open(source.pan, *source.ms) as scene:
+            _chosen(scene.band_names, source)
+            if source.reference is None:
+                _size(SceneCanvas.of(scene), source)
+    if source.reference:
+        with closing(Raster(source.pan)), closing(Raster(source.reference)) as truth:
+            if not source.ms:
+                _chosen(truth.names, source)
+
+
 def prepare(
     sources: Sequence[Source],
     patch: int,
@@ -149,12 +184,17 @@ def prepare(
     known: dict[object, Prepared] = {}
     scenes = []
     for done, source in enumerate(sources, start=1):
-        key = (source.pan, *source.ms, source.reference, source.sensor.name) if isinstance(source, Files) else source
+        key = _key(source)
         if key not in known:
             known[key] = _prepared(source, patch, work)
         scenes.append(known[key])
         on_scene(done, len(sources))
     return scenes
+
+
+def _key(source: Source) -> object:
+    """What sources have in common that are the same scene."""
+    return (source.pan, *source.ms, source.reference, source.sensor.name) if isinstance(source, Files) else source
 
 
 def _prepared(source: Source, patch: int, work: Path) -> Prepared:
@@ -226,9 +266,7 @@ def _degrade_by_tiles(source: Files, folder: Path) -> tuple[str, ...]:
         shift = to_apply(source.terms.coregister or "auto", measure(SceneCanvas.of(scene)))
         canvas = SceneCanvas.of(scene, shift=shift)
         own, ratio = scene.ratio, source.terms.ratio or scene.ratio
-        height, width = (axis.size // own // ratio * ratio for axis in (canvas.rows, canvas.cols))
-        if min(height, width) < 2 * ratio:
-            raise SceneError(f"{source.pan} is too small to be degraded by {ratio}; give a larger scene")
+        height, width = _size(canvas, source)
         pan = _empty(folder / "pan.npy", np.float32, (1, height, width))
         ms = _empty(folder / "ms.npy", np.float32, (len(order), height // ratio, width // ratio))
         gt = _empty(folder / "gt.npy", np.float32, (len(order), height, width))
@@ -245,12 +283,23 @@ def _degrade_by_tiles(source: Files, folder: Path) -> tuple[str, ...]:
     return names
 
 
+def _size(canvas: SceneCanvas, source: Files) -> tuple[int, int]:
+    """Rows and columns of the truth. Raises SceneError if there are too few."""
+    own = canvas.ratio
+    ratio = source.terms.ratio or own
+    height, width = (axis.size // own // ratio * ratio for axis in (canvas.rows, canvas.cols))
+    if min(height, width) < 2 * ratio:
+        raise SceneError(f"{source.pan} is too small to be degraded by {ratio}; give a larger scene")
+    return height, width
+
+
 def _chosen(given: Sequence[str], source: Files) -> tuple[tuple[str, ...], list[int]]:
     """The bands that are asked for, default all, by the names of models, and where they are among the `given`."""
     names = [canonical_band(name) for name in given]
     wanted = [canonical_band(name) for name in source.terms.bands or names]
     if missing := [name for name in wanted if name not in names]:
-        raise SceneError(f"{source.ms[0]} has no band {', '.join(missing)}; it has {', '.join(names)}")
+        where = source.ms[0] if source.ms else source.reference
+        raise SceneError(f"{where} has no band {', '.join(missing)}; it has {', '.join(names)}")
     return tuple(wanted), [names.index(name) for name in wanted]
 
 
