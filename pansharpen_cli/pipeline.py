@@ -276,6 +276,10 @@ def _sharpen_tiles(
         for done, (pixels, hrms) in enumerate(sharpened(left), start=1 + len(written)):
             behind(write, pixels, hrms)
             on_tile(done, len(tiles))
+    if clipped.most:
+        raise SceneError(
+            f"most of what {canvas} give is not among what {writer.dtype} holds; give a --dtype that holds it"
+        )
     if warning := clipped.warning():
         log.warning(warning)
 

@@ -16,7 +16,7 @@ from test_zoo import random_model
 from worlds import World, save
 
 import pansharpen_cli
-from pansharpen_cli.errors import ModelError, OutputError, UsageError
+from pansharpen_cli.errors import ModelError, SceneError, UsageError
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.registration import Shift
@@ -352,7 +352,7 @@ def test_a_job_has_values_that_mean_something(options, said, small, tmp_path):
 
 def test_a_type_that_holds_hardly_a_value_is_refused(tmp_path):
     pan, ms = World(bands=4, dtype="uint16").write(tmp_path)
-    with pytest.raises(OutputError, match="most of the values are not among those that int8 holds"):
+    with pytest.raises(SceneError, match=r"most of what .*pan\.tif and .*ms\.tif give is not among what int8 holds"):
         pansharpen_cli.sharpen(pan, ms, tmp_path / "out.tif", model="exp", dtype="int8")
     assert not (tmp_path / "out.tif").exists()
 

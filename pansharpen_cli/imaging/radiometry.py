@@ -10,8 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pansharpen_cli.errors import OutputError
-
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
@@ -144,12 +142,13 @@ class Clipped:
         self._below += int((values < info.min - 0.5).sum())
         self._above += int((values > info.max + 0.5).sum())
 
+    @property
+    def most(self) -> bool:
+        """Whether hardly a value is left."""
+        return self._below + self._above > self._seen / 2
+
     def warning(self) -> str | None:
-        """A sentence, if it is more than WORTH_TELLING. Raises OutputError if it is most of them."""
-        if self._below + self._above > self._seen / 2:
-            raise OutputError(
-                f"most of the values are not among those that {self._dtype} holds; give a --dtype that holds them"
-            )
+        """A sentence, if it is more than WORTH_TELLING."""
         parts = {"below": self._below, "above": self._above}
         much = [f"{part / self._seen:.0%} {side}" for side, part in parts.items() if part > WORTH_TELLING * self._seen]
         if not much:
