@@ -45,9 +45,13 @@ def _signalled_again(lost: sys.UnraisableHookArgs) -> None:
 
 def behind(error: BaseException) -> type[BaseException] | None:
     """The signal that an error comes of, KeyboardInterrupt or Terminated, if it does: Python wraps what is raised while
-    a class is made, and where it dropped a signal what waited for the dropped call fails."""
-    if isinstance(error.__cause__, KeyboardInterrupt | Terminated):
-        return type(error.__cause__)
+    a class is made, a library that tidies up after a signal may fail in that, and where Python dropped a signal what
+    waited for the dropped call fails."""
+    earlier = error.__cause__ or error.__context__
+    while earlier is not None:
+        if isinstance(earlier, KeyboardInterrupt | Terminated):
+            return type(earlier)
+        earlier = earlier.__cause__ or earlier.__context__
     return _dropped[-1] if _dropped else None
 
 
