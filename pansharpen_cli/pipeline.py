@@ -84,7 +84,7 @@ class Job:
         for name, known in KNOWN.items():
             settings.one_of(getattr(self, name), known, name)
         if self.sensor != MEASURED:
-            find_sensor(self.sensor)
+            find_sensor(self.sensor, also=[MEASURED])
         if self.dtype is not None:
             settings.one_of(self.dtype, settings.DTYPES, "dtype")
         if isinstance(self.coregister, str):

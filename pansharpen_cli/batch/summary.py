@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pansharpen_cli.batch.scene import Outcome
-from pansharpen_cli.errors import OutputError
 from pansharpen_cli.outputs.writer import partial_beside
+from pansharpen_cli.system.files import in_words
 
 FIELDS = {field.name for field in fields(Outcome)}
 
@@ -39,12 +39,12 @@ class Summary:
 
     def add(self, outcome: Outcome) -> None:
         self._outcomes[outcome.scene] = outcome
-        with _in_words(self.path), open(self.path, "a", encoding="utf-8") as file:  # anew: it may have been replaced
+        with self._in_words(), open(self.path, "a", encoding="utf-8") as file:  # anew: it may have been replaced
             file.write(_line(outcome))
 
     def __enter__(self) -> Self:
         """Raises OutputError."""
-        with _in_words(self.path), open(self.path, "a" if self._keep else "w", encoding="utf-8") as file:
+        with self._in_words(), open(self.path, "a" if self._keep else "w", encoding="utf-8") as file:
             if file.tell():
                 file.write("\n")  # after a line that a killed batch may have left unfinished
         self._before = read_summary([self.path])
@@ -54,7 +54,7 @@ class Summary:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         partial = partial_beside(self.path)
-        with _in_words(self.path):
+        with self._in_words():
             self._add_what_others_told()
             try:
                 partial.write_text("".join(map(_line, self.outcomes)), encoding="utf-8")
@@ -62,6 +62,9 @@ class Summary:
             finally:
                 with suppress(OSError):
                     partial.unlink()
+
+    def _in_words(self) -> AbstractContextManager[None]:
+        return in_words(f"{self.path} cannot be written")
 
     def _add_what_others_told(self) -> None:
         for scene, told in read_summary([self.path]).items():
@@ -90,15 +93,6 @@ def _together(own: Outcome, other: Outcome) -> Outcome:
         return own
     speed = other.megapixels_per_second
     return replace(own, seconds=other.seconds, megapixels_per_second=speed, hqnr=own.hqnr or other.hqnr)
-
-
-@contextmanager
-def _in_words(path: Path) -> Iterator[None]:
-    """The system's errors as ours."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _line(outcome: Outcome) -> str:

@@ -104,7 +104,6 @@ def batch(
     from pansharpen_cli.batch import shards
     from pansharpen_cli.batch.gather import gather
     from pansharpen_cli.batch.run import Batch, sharpen_all
-    from pansharpen_cli.imaging import mtf
     from pansharpen_cli.inputs import coregistration
 
     common = pipeline.Job(
@@ -115,7 +114,7 @@ def batch(
         coregister=coregistration.parse(coregister),
         backend=backend.value,
         nodata=settings.nodata(nodata, "--nodata"),
-        sensor=sensor if sensor == mtf.MEASURED else options.sensor(sensor),
+        sensor=options.sensor(sensor, measured=True),
         resampling=resampling.value,
         dtype=settings.one_of(dtype, settings.DTYPES, "--dtype") if dtype else None,
         format=format.value,

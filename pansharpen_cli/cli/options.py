@@ -52,11 +52,13 @@ def names(text: str | None, option: str) -> list[str] | None:
     return None if text is None else settings.names(text, option)
 
 
-def sensor(text: str) -> str:
-    """A sensor by its name, or by its gain."""
+def sensor(text: str, *, measured: bool = False) -> str:
+    """A sensor by its name, or by its gain, or one that is to be `measured`."""
     from pansharpen_cli.imaging import mtf
 
-    mtf.find_sensor(text, "--sensor")
+    also = [mtf.MEASURED] if measured else []
+    if text not in also:
+        mtf.find_sensor(text, "--sensor", also)
     return text
 
 

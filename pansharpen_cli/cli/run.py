@@ -146,7 +146,6 @@ def run(
     console.set_up(quiet, verbose)
     count = console.threads(threads)
     from pansharpen_cli import pipeline
-    from pansharpen_cli.imaging import mtf
     from pansharpen_cli.inputs import coregistration
     from pansharpen_cli.resume import resume as resume_
     from pansharpen_cli.system import locations
@@ -173,7 +172,7 @@ def run(
         bands=options.numbers(bidx, "--bidx"),
         band_names=options.names(band_names, "--band-names"),
         nodata=settings.nodata(nodata, "--nodata"),
-        sensor=sensor if sensor == mtf.MEASURED else options.sensor(sensor),
+        sensor=options.sensor(sensor, measured=True),
         resampling=resampling.value,
         dtype=settings.one_of(dtype, settings.DTYPES, "--dtype") if dtype else None,
         format=format.value,

@@ -7,6 +7,7 @@ of the MS grid, made finite by the window method. Arrays are (..., row, col).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -69,8 +70,9 @@ MEASURED = "measured"
 """Stands for a sensor whose gain is measured in the scene (sharpness.py)."""
 
 
-def find_sensor(text: str, what: str = "sensor") -> Sensor:
-    """The sensor of this name, or one whose bands all have this gain. Raises UsageError that begins with `what`."""
+def find_sensor(text: str, what: str = "sensor", also: Sequence[str] = ()) -> Sensor:
+    """The sensor of this name, or one whose bands all have this gain. Raises UsageError that begins with `what`, and
+    names what the caller takes `also`."""
     if text in SENSORS:
         return SENSORS[text]
     try:
@@ -78,7 +80,7 @@ def find_sensor(text: str, what: str = "sensor") -> Sensor:
     except ValueError:
         gain = math.nan
     if not 0 < gain < 1:
-        raise UsageError(f"{what} takes {', '.join(SENSORS)} or a gain between 0 and 1, not {text!r}")
+        raise UsageError(f"{what} takes {', '.join([*also, *SENSORS])} or a gain between 0 and 1, not {text!r}")
     return Sensor(text, {}, SENSORS["generic"].pan_gain, gain)
 
 

@@ -14,7 +14,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ import numpy as np
 
 from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.outputs.writer import Mask, Pixels, ProductWriter
-from pansharpen_cli.system.files import remove_partials
+from pansharpen_cli.system.files import in_words, remove_partials
 
 try:
     import fcntl
@@ -65,7 +65,7 @@ class Claim:
 
     def __enter__(self) -> Self:
         """Raises BusyError if another run has it, OutputError if the journal cannot be kept."""
-        with _in_words(self.product), ExitStack() as life:
+        with _kept(self.product), ExitStack() as life:
             self.file = life.enter_context(_locked(self._path, self.product))
             remove_partials(self.product)
             life.pop_all()
@@ -163,7 +163,7 @@ class Journal:
 
         Raises OutputError.
         """
-        with _in_words(self._product):
+        with _kept(self._product):
             yield from self._read()
 
     def _read(self) -> Iterator[Tile]:
@@ -198,7 +198,7 @@ class Journal:
 
     def add(self, tile: Tile) -> None:
         """Raises OutputError."""
-        with _in_words(self._product):
+        with _kept(self._product):
             self._add(tile)
 
     def _add(self, tile: Tile) -> None:
@@ -240,13 +240,8 @@ class JournalingWriter(ProductWriter):
         self._journal.add(Tile(rows, cols, hrms, valid))
 
 
-@contextmanager
-def _in_words(product: Path) -> Iterator[None]:
-    """The system's errors as ours."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"the journal of {product} cannot be kept: {error.strerror}") from error
+def _kept(product: Path) -> AbstractContextManager[None]:
+    return in_words(f"the journal of {product} cannot be kept")
 
 
 def _checksum(edges: Sequence[int], hrms: bytes | memoryview, packed: bytes) -> int:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
+
+from pansharpen_cli.errors import OutputError
 
 PASSING = "pansharpen-"
 """What the name of a temporary folder begins with in which a product is written that upload.py then sends away."""
@@ -18,6 +22,15 @@ def digest(path: str | Path) -> str:
         return ""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def in_words(failure: str) -> Iterator[None]:
+    """The system's errors as an OutputError that begins with `failure`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{failure}: {error.strerror}") from error
 
 
 def redacted(text: str | Path) -> str:
