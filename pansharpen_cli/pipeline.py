@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -25,9 +26,11 @@ from pansharpen_cli.imaging.mtf import MEASURED, SENSORS, Sensor, find_sensor
 from pansharpen_cli.imaging.radiometry import Clipped, holds, quantise
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.imaging.tiling import Pixels, Reach, Tile
+from pansharpen_cli.inputs import blocks
 from pansharpen_cli.inputs.canvas import Canvas, SceneCanvas
 from pansharpen_cli.inputs.coregistration import Choice, measure, measure_gain, to_apply
 from pansharpen_cli.inputs.coregistration import parse as parse_shift
+from pansharpen_cli.inputs.mosaic import files_of
 from pansharpen_cli.inputs.part import Part, Statistics, fetch, put_out, seen, window
 from pansharpen_cli.inputs.scene import Nodata, Scene
 from pansharpen_cli.method import BackendName, Means, Method, choose
@@ -35,7 +38,7 @@ from pansharpen_cli.outputs.journal import JournalingWriter
 from pansharpen_cli.outputs.writer import ProductWriter, check_target
 from pansharpen_cli.system import locations, memory, settings
 from pansharpen_cli.system.concurrency import Behind, Threads
-from pansharpen_cli.system.files import digest, named_from, redacted
+from pansharpen_cli.system.files import digest, named_from, redacted, same_file
 
 log = logging.getLogger(__name__)
 
@@ -172,12 +175,13 @@ def sharpen(
         )
         canvas = put_out(whole, job.part, job.statistics, backend.reach)
         tile = job.tile or tile_size(method, backend.reach, on_gpu=means.device != "cpu")
-        with _writer(job, scene, canvas, _key(job, job_sha256, means, tile)) as writer:
+        cache = blocks.of_tiles(canvas, tile, backend.reach.halo, job.max_memory)
+        with blocks.keeping(cache), _writer(job, scene, canvas, _key(job, job_sha256, means, tile)) as writer:
             sharpener = Sharpener.observing(backend, method.radiometry, canvas.observed, method.order, tile)
             _warn_of_range(method, canvas)
             tiles = canvas.tiles(tile, backend.reach)
             if job.max_memory:
-                sharpener = within(job.max_memory, sharpener, canvas, tiles)
+                sharpener = within(job.max_memory, sharpener, canvas, tiles, cache)
             _sharpen_tiles(tiles, partial(compute, sharpener, canvas), canvas, writer, on_tile)
             tags = _tags(job, method, means, sensor, shift, applied, canvas, beside.result(digests))
             scene.check_unchanged()
@@ -193,7 +197,7 @@ def sharpen(
 def input_digests(job: Job) -> list[str]:
     """Of PAN and MS files, "" for what is not local. Raises SceneError."""
     try:
-        return [digest(path) for path in (job.pan, *job.ms)]
+        return [digest(*files_of(path)) for path in (job.pan, *job.ms)]
     except OSError as error:
         raise SceneError(f"{redacted(error.filename or job.pan)} cannot be read: {error.strerror}") from error
 
@@ -214,8 +218,8 @@ def _check_output(job: Job) -> None:
     """What can be known of the output before any work."""
     locations.check_output(job.output)
     locations.check_geotiff(job.output)
-    for path in (job.pan, *job.ms):
-        if os.path.exists(job.output) and os.path.exists(path) and os.path.samefile(job.output, path):
+    for path in chain.from_iterable(map(files_of, (job.pan, *job.ms))):
+        if same_file(job.output, path):
             raise OutputError(f"{job.output} is one of the inputs; give the output a name of its own")
     check_target(job.output, job.overwrite)
 

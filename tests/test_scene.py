@@ -66,18 +66,6 @@ def test_truncated_file(tmp_path: Path):
             list(canvas.crops(128, 1))
 
 
-def test_vrt_is_not_opened(tmp_path: Path):
-    pan, ms = WORLD.write(tmp_path)
-    vrt = tmp_path / "ms.vrt"
-    vrt.write_text(
-        f'<VRTDataset rasterXSize="32" rasterYSize="24"><VRTRasterBand dataType="Float32" band="1"><SimpleSource>'
-        f"<SourceFilename>{ms}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
-    )
-    with rasterio.open(vrt) as file:  # GDAL itself would
-        assert file.read().any()
-    refuse(pan, vrt, culprit=vrt, because="not a readable GeoTIFF")
-
-
 def test_swapped(tmp_path: Path):
     pan, ms = WORLD.write(tmp_path)
     refuse(ms, pan, culprit=ms, because="3 bands")

@@ -27,8 +27,8 @@ SMALLEST = 64
 """PAN pixels a side below which no tile is cut."""
 SPARE = 1.15
 """What is measured once is taken for so many times as much."""
-WRITING = 128 * 2**20
-"""Bytes for GDAL: its cache, blocks that are being compressed, overviews."""
+WRITING = 64 * 2**20
+"""Bytes for GDAL besides its cache: blocks that are being compressed, overviews."""
 WAITING = 5
 """Tiles that were read or wait to be written, besides those that are being sharpened."""
 
@@ -52,8 +52,9 @@ class Limited:
         return self._backend(pan, ms) if halved is None else halved
 
 
-def within(limit: int, sharpener: Sharpener, canvas: Canvas, tiles: Sequence[Tile]) -> Sharpener:
-    """The same sharpener, kept within `limit` bytes for the whole process while it sharpens `tiles`.
+def within(limit: int, sharpener: Sharpener, canvas: Canvas, tiles: Sequence[Tile], cache: int) -> Sharpener:
+    """The same sharpener, kept within `limit` bytes for the whole process while it sharpens `tiles`; GDAL may
+    keep `cache` bytes.
 
     One part of a tile is sharpened to see what it takes. Raises UsageError if the limit is too low.
     """
@@ -67,7 +68,7 @@ def within(limit: int, sharpener: Sharpener, canvas: Canvas, tiles: Sequence[Til
     appetite = SPARE * max(taken / probe.pan.size, 4 * (1 + bands))  # a PAN pixel
     whole = max(_read_size(tile) for tile in tiles)
     waiting = 4 * (1 + 2 * bands) * whole
-    room = limit - before - WRITING - WAITING * waiting
+    room = limit - before - WRITING - cache - WAITING * waiting
     at_once = max(1, min(backend.at_once, int(room / (appetite * whole + waiting))))
     largest = (room - at_once * waiting) / (appetite * at_once)
     smallest = (SMALLEST + 2 * backend.reach.halo) ** 2

@@ -14,6 +14,7 @@ from pansharpen_cli import zoo
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.errors import ModelError, SceneError, UsageError
 from pansharpen_cli.inputs.coregistration import parse as parse_shift
+from pansharpen_cli.inputs.mosaic import files_of
 from pansharpen_cli.pipeline import Job
 from pansharpen_cli.system import settings
 from pansharpen_cli.system.files import redacted
@@ -141,8 +142,9 @@ def check_model(name: str) -> None:
 
 def _check_below(root: Path, job: Job, where: str) -> None:
     for path in (job.pan, *job.ms):
-        if is_remote(path) or not Path(path).resolve().is_relative_to(root.resolve()):
-            raise SceneError(f"{where} names {redacted(path)}, which is not below --root {root}")
+        for file in files_of(path):
+            if is_remote(file) or not Path(file).resolve().is_relative_to(root.resolve()):
+                raise SceneError(f"{where} names {redacted(file)}, which is not below --root {root}")
 
 
 def _text(value: object) -> str:

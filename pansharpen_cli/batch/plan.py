@@ -17,10 +17,10 @@ from pansharpen_cli.batch.summary import read_summary
 from pansharpen_cli.errors import PansharpenError
 from pansharpen_cli.imaging.mtf import SENSORS
 from pansharpen_cli.imaging.tiling import Reach
+from pansharpen_cli.inputs import blocks
 from pansharpen_cli.inputs.canvas import SceneCanvas
 from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.method import Method, choose
-from pansharpen_cli.outputs.writer import CACHE
 from pansharpen_cli.pipeline import Job, tile_size
 from pansharpen_cli.resume import finished
 
@@ -78,7 +78,7 @@ def _made(name: str, job: Job, speeds: Mapping[str, float], threads: int) -> Pla
     return Plan(
         name, "make", method.name, width, height, bands, tile,
         tiles=len(canvas.tiles(tile, reach)),
-        memory=CACHE
+        memory=blocks.of_tiles(canvas, tile, reach.halo)
         + (IN_FLIGHT + min(threads, MOST_AT_ONCE))
         * _bytes_of_a_tile(min(tile, max(height, width)), reach.halo, bands, method.ratio),
         output=height * width * bands * itemsize * 4 // 3,

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from pansharpen_cli.evaluation.quality import Judgement
 
 
-CACHE = "256MB"
-"""GDAL's, which would take 5 % of the machine: enough for the file's blocks in two rows of tiles of a large scene."""
-
-
 class Phase(StrEnum):
     """Where MS samples lie among the PAN pixels."""
 
@@ -66,7 +62,6 @@ def qnr(
     console.set_up(quiet, verbose)
     threads = console.threads(threads)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads share out tiles, not the small matrix products in them
-    os.environ.setdefault("GDAL_CACHEMAX", CACHE)
     from pansharpen_cli.evaluation import quality
     from pansharpen_cli.metrics import FULL
 

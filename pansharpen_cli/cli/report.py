@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from pansharpen_cli.cli import console, options
-from pansharpen_cli.cli.qnr import CACHE
 from pansharpen_cli.errors import OutputError
 
 
@@ -38,7 +37,6 @@ def report(
     console.set_up(quiet, verbose)
     threads = console.threads(threads)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as for qnr
-    os.environ.setdefault("GDAL_CACHEMAX", CACHE)
     from pansharpen_cli.outputs.writer import check_target
     from pansharpen_cli.report.gather import gather
     from pansharpen_cli.report.page import data, write

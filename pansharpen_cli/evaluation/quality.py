@@ -21,7 +21,9 @@ from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, toolbox_phase
 from pansharpen_cli.imaging.mtf import find_sensor
+from pansharpen_cli.inputs import blocks
 from pansharpen_cli.inputs.canvas import SceneCanvas
+from pansharpen_cli.inputs.mosaic import files_of
 from pansharpen_cli.inputs.scene import MOST_RATIO, Raster, Scene
 from pansharpen_cli.metrics.full_resolution import FULL, PRODUCTS, FullReport, full
 from pansharpen_cli.metrics.image import Locked
@@ -33,6 +35,9 @@ from pansharpen_cli.system.files import digest, same_file
 log = logging.getLogger(__name__)
 
 Mask = npt.NDArray[np.bool_]
+
+READ_AT_ONCE = 640
+"""PAN pixels in height that the metrics' tiles read at most."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def judge(
         plain = Raster(product, nodata="none")
         opened.callback(plain.close)
         placed = _Fused(fused, plain, canvas)
+        opened.enter_context(blocks.keeping(blocks.of_rows(canvas, fused, READ_AT_ONCE)))
         report = full(
             Locked(placed, Lock()),
             Locked(_Placed(scene.pan, canvas), Lock()),
@@ -161,7 +167,7 @@ def _found(role: str, name: str | None, known: str, product: Path, made_in: str)
     if not known:
         return paths[0]
     for path in paths:  # another file may have its name
-        if digest(path) == known:
+        if digest(*files_of(path)) == known:
             return path
     log.warning("%s has changed since %s was made of it", paths[0], product)
     return paths[0]

@@ -18,7 +18,7 @@ from pansharpen_cli.imaging.geogrid import GeoGrid, NestedAxis, nest, overlap
 from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, grow, sample, sample_at
 from pansharpen_cli.imaging.radiometry import Moments
 from pansharpen_cli.imaging.tiling import Pixels, Reach, Span, Tile, cut, spread
-from pansharpen_cli.inputs.scene import RATIO_TOLERANCE, Scene
+from pansharpen_cli.inputs.scene import RATIO_TOLERANCE, Raster, Scene
 from pansharpen_cli.system.concurrency import ahead
 
 Float32 = npt.NDArray[np.float32]
@@ -27,6 +27,9 @@ Mask = npt.NDArray[np.bool_]
 
 ON_BORDER = 1e-6
 """MS pixels by which a PAN pixel's centre may lie beyond the MS and still be on its border."""
+ABREAST = 2**13
+"""PAN pixels that a row of tiles is wide at most; then comes what lies below it. The next row reads blocks again that
+this one read, and those of a whole wide scene are too many to keep."""
 GAP_ROUNDS = 8
 """MS pixels by which the surroundings grow into gaps, so that a network sees no cliff at their rim."""
 
@@ -44,6 +47,11 @@ class Canvas(ABC):
 
     def __str__(self) -> str:
         return "PAN and MS"
+
+    @property
+    def abreast(self) -> int:
+        """PAN pixels that a row of tiles is wide."""
+        return self.cols.size
 
     @abstractmethod
     def raw(self, rows: slice, cols: slice) -> Raw:
@@ -65,9 +73,11 @@ class Canvas(ABC):
         return Pixels(tile, pan[inside], ms[..., coarse[0], coarse[1]], wide.valid[inside])
 
     def tiles(self, size: int, reach: Reach) -> list[Tile]:
-        """The product cut into cores of `size` PAN pixels a side, row by row."""
+        """The product cut into cores of `size` PAN pixels a side, row by row, if need be in several columns of rows."""
         rows, cols = (cut(axis.start, axis.stop, axis.size, size, reach, self.ratio) for axis in (self.rows, self.cols))
-        return [Tile(row, col) for row in rows for col in cols]
+        abreast = max(1, self.abreast // size)
+        columns = [cols[first : first + abreast] for first in range(0, len(cols), abreast)]
+        return [Tile(row, col) for column in columns for row in rows for col in column]
 
     def crops(self, size: int, most: int, grain: int = 1) -> Iterator[Pixels]:
         """Square crops of `size` PAN pixels, at most `most` along an axis, spread evenly over the product's extent.
@@ -180,6 +190,24 @@ class SceneCanvas(Canvas):
         """The product's grid: PAN pixels of the common extent."""
         rows, cols = (slice(axis.first + axis.start, axis.first + axis.stop) for axis in (self.rows, self.cols))
         return self.scene.pan_grid.crop(rows, cols)
+
+    @property
+    def abreast(self) -> int:
+        """Of a file in strips the whole width: a strip is decoded as a whole."""
+        return self.cols.size if any(raster.in_strips for raster in self._rasters) else ABREAST
+
+    @property
+    def _rasters(self) -> list[Raster]:
+        return [self.scene.pan, *self.scene.ms]
+
+    def bytes_of_blocks(self, height: int, width: int) -> int:
+        """Bytes of the blocks, decoded, of PAN and MS in which a window of so many PAN pixels lies."""
+        kernel = 2 * KERNELS[self.resampling][1]
+        in_ms = (-(-side // self.ratio) + kernel for side in (height, width))
+        high, wide = in_ms
+        return self.scene.pan.bytes_of_blocks(height, width) + sum(
+            ms.bytes_of_blocks(high, wide) for ms in self.scene.ms
+        )
 
     def raw(self, rows: slice, cols: slice) -> Raw:
         pan, pan_valid = self._read_pan(rows, cols)

@@ -26,6 +26,8 @@ from rasterio.windows import Window
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.radiometry import holds
+from pansharpen_cli.inputs import mosaic
+from pansharpen_cli.inputs.mosaic import Blocks, Mosaic
 from pansharpen_cli.system import locations
 from pansharpen_cli.system.files import redacted
 
@@ -37,7 +39,7 @@ Nodata = float | Literal["file", "none"]
 """The value that means no data; "file": what mask, alpha band or metadata say; "none": every finite pixel is data."""
 
 DRIVERS = ["GTiff", "JP2OpenJPEG", "NITF"]
-"""The formats that are opened. Others can name further files or URLs (VRT, WMS, ...)."""
+"""The formats that are opened, besides mosaics. Others can name further files or URLs (WMS, ...)."""
 
 RATIO_TOLERANCE = 0.05
 """Relative misfit between the true ratio and a whole one that the one interpolation of the MS takes up."""
@@ -71,9 +73,12 @@ class Raster:
     def __init__(self, path: str | Path, nodata: Nodata = "file", bands: Sequence[int] | None = None) -> None:
         self.path = redacted(path)
         self._opened_as = locations.anywhere(path), nodata, bands
-        self._stamp = _stamp(path)
         self._reading = Lock()
-        self._dataset = _open(path)
+        parts = mosaic.read(path) if mosaic.is_vrt(path) else None
+        self._files = [path, *(parts.files if parts else ())]
+        self._stamps = [_stamp(file) for file in self._files]
+        self._dataset = _open(path, parts)
+        self._blocks = parts.blocks if parts else (Blocks.of(self._dataset),)
         try:
             self._check()
             self._choose(bands)
@@ -118,19 +123,37 @@ class Raster:
         """Before anything is read: what is claimed may be all there is."""
         dataset = self._dataset
         pixel = sum(np.dtype(kind).itemsize for kind in dataset.dtypes)
-        together = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
-        block = max(height * width for height, width in dataset.block_shapes)
-        if block * (pixel if together else pixel // dataset.count) > BLOCK_LIMIT:
+        block = max(stored.height * stored.width for stored in self._blocks)
+        interleaved = any(stored.interleaved for stored in self._blocks)
+        if block * (pixel if interleaved else pixel // dataset.count) > BLOCK_LIMIT:
             raise SceneError(
                 f"{self.path} is stored in blocks of more than {BLOCK_LIMIT >> 20} MiB; rewrite it in tiles, as "
                 "gdal_translate -co TILED=YES does"
             )
         claimed = dataset.height * dataset.width * pixel
-        if self._stamp and claimed > max(HARMLESS, EXPANSION_LIMIT * self._stamp.size):
+        size = sum(stamp.size for stamp in self._stamps if stamp)
+        if size and claimed > max(HARMLESS, EXPANSION_LIMIT * size):
             raise SceneError(
-                f"{self.path} claims {claimed / 1e9:,.1f} GB of pixels in {self._stamp.size / 1e6:,.1f} MB, more than "
-                "any image compresses to; it is damaged or made to do harm"
+                f"{self.path} claims {claimed / 1e9:,.1f} GB of pixels in {size / 1e6:,.1f} MB, more than any image "
+                "compresses to; it is damaged or made to do harm"
             )
+
+    @property
+    def in_strips(self) -> bool:
+        """Whether blocks are as wide as their image."""
+        return any(stored.strips for stored in self._blocks)
+
+    def bytes_of_blocks(self, height: int, width: int) -> int:
+        """Bytes of the blocks, decoded, in which a window of this size lies, wherever it lies."""
+
+        def pixels(stored: Blocks) -> int:
+            rows, cols = (
+                min(-(-part // side) + 1, -(-size // side)) * side
+                for part, side, size in zip((height, width), stored[:2], self._dataset.shape, strict=True)
+            )
+            return int(rows * cols * (self._dataset.count if stored.interleaved else len(self.indexes)))
+
+        return int(max(map(pixels, self._blocks)) * self.dtype.itemsize)
 
     def _choose(self, bands: Sequence[int] | None) -> None:
         dataset = self._dataset
@@ -238,8 +261,8 @@ class Raster:
 
     @property
     def unchanged(self) -> bool:
-        """False if a local file was written to, or replaced, since it was opened."""
-        return self._stamp == _stamp(self._opened_as[0])
+        """False if a local file, or one of a mosaic, was written to or replaced since it was opened."""
+        return self._stamps == [_stamp(file) for file in self._files]
 
     def tags(self, namespace: str) -> dict[str, str]:
         """The file's tags in a namespace."""
@@ -273,7 +296,12 @@ def _stamp(path: str | Path) -> _Stamp | None:
     return _Stamp(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
-def _open(path: str | Path) -> rasterio.DatasetReader:
+def _open(path: str | Path, parts: Mosaic | None) -> rasterio.DatasetReader:
+    if parts:
+        try:
+            return rasterio.open(parts.document, driver="VRT")
+        except RasterioIOError as error:
+            raise SceneError(f"{path} is no mosaic that can be read: {error}") from error
     name = locations.gdal_name(path)
     if locations.is_remote(path):
         locations.set_requests()

@@ -46,10 +46,6 @@ Mask = npt.NDArray[np.bool_]
 BLOCK = 512
 """Side of a TIFF block, in pixels. Cores on multiples of it are compressed once."""
 
-CACHE = 64 * 2**20
-"""Bytes of GDAL's block cache while a product is open; its default, 5 % of the machine, is no bound to plan with.
-The blocks of a PAN of 8192 pixels a row fit in until the next row of tiles has its halo from them."""
-
 TAGS = "PANSHARPEN"
 """Namespace of the tags that say how a product was made."""
 
@@ -296,11 +292,9 @@ class ProductWriter:
         return tuple(self._statistics)
 
     def __enter__(self) -> Self:
-        with ExitStack() as life:
-            life.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
-            with _gdal(f"{self._path} cannot be created"):
-                self._draft = life.enter_context(_Draft(self._path, self._layout))
-            self._life = life.pop_all()
+        self._life = ExitStack()
+        with _gdal(f"{self._path} cannot be created"):
+            self._draft = self._life.enter_context(_Draft(self._path, self._layout))
         return self
 
     def __exit__(

@@ -16,12 +16,17 @@ PASSING = "pansharpen-"
 """What the name of a temporary folder begins with in which a product is written that upload.py then sends away."""
 
 
-def digest(path: str | Path) -> str:
-    """SHA-256 of a local file, hexadecimal; "" for what is none (a URL, a missing file)."""
-    if not os.path.isfile(path):  # which any name can be asked for
+def digest(*paths: str | Path) -> str:
+    """SHA-256 of a local file, or of several one after the other, hexadecimal; "" if one is none (a URL, a missing
+    file)."""
+    if not all(map(os.path.isfile, paths)):  # which any name can be asked for
         return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    total = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while part := file.read(2**20):
+                total.update(part)
+    return total.hexdigest()
 
 
 @contextmanager
