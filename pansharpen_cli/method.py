@@ -73,11 +73,6 @@ class Method:
         """The units it works in; None is DN."""
         return self.model.spec.radiometry if self.model else None
 
-    @property
-    def by_mtf(self) -> bool:
-        """Whether the gains of the MS camera count."""
-        return self.model is not None or METHODS[self.name].by_mtf
-
     def backend(
         self, scene: Subject, sensor: Sensor, device: str, threads: int = 0, name: BackendName = "auto"
     ) -> tuple[Backend, Means]:

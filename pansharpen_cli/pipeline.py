@@ -22,19 +22,19 @@ from pansharpen_cli.backends.limited import within
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.errors import OutputError, SceneError, UsageError
 from pansharpen_cli.imaging.interpolation import KERNELS
-from pansharpen_cli.imaging.mtf import MEASURED, SENSORS, Sensor, find_sensor
+from pansharpen_cli.imaging.mtf import MEASURED, Sensor, find_sensor
 from pansharpen_cli.imaging.radiometry import Clipped, holds, quantise
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.imaging.tiling import Pixels, Reach, Tile
 from pansharpen_cli.inputs import blocks
 from pansharpen_cli.inputs.canvas import Canvas, SceneCanvas
-from pansharpen_cli.inputs.coregistration import Choice, measure, measure_gain, to_apply
+from pansharpen_cli.inputs.coregistration import Choice, measure, measured_sensor, to_apply
 from pansharpen_cli.inputs.coregistration import parse as parse_shift
 from pansharpen_cli.inputs.mosaic import files_of
 from pansharpen_cli.inputs.part import Part, Statistics, fetch, put_out, seen, window
 from pansharpen_cli.inputs.scene import Nodata, Scene
 from pansharpen_cli.method import BackendName, Means, Method, choose
-from pansharpen_cli.outputs.journal import JournalingWriter
+from pansharpen_cli.outputs.journal import Claim, JournalingWriter
 from pansharpen_cli.outputs.writer import ProductWriter, check_target
 from pansharpen_cli.system import locations, memory, settings
 from pansharpen_cli.system.concurrency import Behind, Threads
@@ -146,11 +146,12 @@ def sharpen(
     job: Job,
     on_tile: Callable[[int, int], None] = lambda done, total: None,
     compute: Compute = Sharpener.all,
+    claim: Claim | None = None,
 ) -> Product:
     """Sharpen a scene and return its product, which exists under its name only when it is complete and valid.
 
     `on_tile` is told how many tiles are done, of how many; `compute` is who sharpens them, once the scene has been
-    observed. Raises PansharpenError in one sentence.
+    observed; `claim`: the caller's, if others may be at the product. Raises PansharpenError in one sentence.
     """
     began = time.perf_counter()
     _check_output(job)
@@ -176,7 +177,7 @@ def sharpen(
         canvas = put_out(whole, job.part, job.statistics, backend.reach)
         tile = job.tile or tile_size(method, backend.reach, on_gpu=means.device != "cpu")
         cache = blocks.of_tiles(canvas, tile, backend.reach.halo, job.max_memory)
-        with blocks.keeping(cache), _writer(job, scene, canvas, _key(job, job_sha256, means, tile)) as writer:
+        with blocks.keeping(cache), _writer(job, scene, canvas, _key(job, job_sha256, means, tile), claim) as writer:
             sharpener = Sharpener.observing(backend, method.radiometry, canvas.observed, method.order, tile)
             _warn_of_range(method, canvas)
             tiles = canvas.tiles(tile, backend.reach)
@@ -246,11 +247,7 @@ def _sensor(job: Job, method: Method, canvas: Canvas, shift: Shift) -> Sensor:
         return find_sensor(job.sensor)
     if method.model and method.model.spec.of_one_scene:
         return find_sensor(str(method.model.spec.training.get("sensor", "generic")))
-    gain = measure_gain(canvas, shift) if method.by_mtf else None
-    if gain is None:
-        return SENSORS["generic"]
-    log.info("beside its PAN the MS is as sharp as an MTF gain of %.2f", gain)
-    return find_sensor(f"{gain:.2f}")
+    return measured_sensor(canvas, shift)
 
 
 def _sharpen_tiles(
@@ -298,14 +295,14 @@ def _key(job: Job, job_sha256: Callable[[], str], means: Means, tile: int) -> st
     return f"{job_sha256()} {means.backend} {means.device} {tile}"
 
 
-def _writer(job: Job, scene: Scene, canvas: SceneCanvas, key: str | None) -> ProductWriter:
+def _writer(job: Job, scene: Scene, canvas: SceneCanvas, key: str | None, claim: Claim | None) -> ProductWriter:
     """With a `key`, one that has what was written before by that key."""
     dtype = _dtype(job, scene)
     nodata = job.nodata if isinstance(job.nodata, float | int) else scene.nodata_as(dtype)
     masked = nodata is None and scene.may_have_gaps
     if masked and np.issubdtype(dtype, np.floating):
         nodata, masked = float("nan"), False
-    make = partial(JournalingWriter, key) if key else ProductWriter
+    make = partial(JournalingWriter, key, claim) if key else ProductWriter
     return make(
         job.output, canvas.grid, scene.band_names, dtype.name, nodata, mask=masked, format=job.format,
         creation_options=job.creation_options, overwrite=job.overwrite, threads=job.threads or os.cpu_count() or 1,

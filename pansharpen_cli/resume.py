@@ -14,7 +14,7 @@ from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.inputs.scene import Raster, Scene
 from pansharpen_cli.method import choose
-from pansharpen_cli.outputs.journal import BusyError, claimed, journal_of, tidy, tiles_size
+from pansharpen_cli.outputs.journal import BusyError, Claim, journal_of, tidy, tiles_size
 from pansharpen_cli.outputs.writer import TAGS
 from pansharpen_cli.pipeline import Compute, Job, Product, input_digests, job_digest, sharpen
 
@@ -35,13 +35,11 @@ def resume(
     if made := finished(job):
         tidy(job.output)
         return made
-    with _naming_the_journal(job), claimed(job.output):
-        # looked at again: another run may have finished it just before it was claimed
-        return finished(job) or _made(job, on_tile, compute)
-
-
-def _made(job: Job, on_tile: Callable[[int, int], None], compute: Compute) -> Product:
-    return sharpen(replace(job, resume=True, overwrite=job.overwrite or bool(_tags(job))), on_tile, compute)
+    with _naming_the_journal(job), Claim(job.output) as claim:
+        if made := finished(job):  # another run may have finished it just before it was claimed
+            return made
+        anew = replace(job, resume=True, overwrite=job.overwrite or bool(_tags(job)))
+        return sharpen(anew, on_tile, compute, claim)
 
 
 @contextmanager

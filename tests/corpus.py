@@ -152,13 +152,13 @@ def converted(driver: str, suffix: str, seed: int | None, folder: Path) -> None:
 
 
 def other_formats() -> Iterator[Bad]:
-    for driver, suffix in (("JP2OpenJPEG", "jp2"), ("NITF", "ntf")):
+    for driver, suffix in (("JP2OpenJPEG", "jp2"), ("NITF", "ntf"), ("VRT", "vrt")):
         command = ("pan.tif", f"ms.{suffix}")
         yield Bad(f"{driver} ms", partial(converted, driver, suffix, None), "made", command)
         for seed in range(15):
             make = partial(converted, driver, suffix, seed)
             yield Bad(f"{driver} ms damaged {seed}", make, "either", command, f"ms.{suffix}")
-    for driver, suffix in (("PNG", "png"), ("VRT", "vrt"), ("ENVI", "img"), ("HFA", "hfa")):
+    for driver, suffix in (("PNG", "png"), ("ENVI", "img"), ("HFA", "hfa")):
         command = ("pan.tif", f"ms.{suffix}")
         yield Bad(f"{driver} ms", partial(converted, driver, suffix, None), "refused", command, f"ms.{suffix}")
 

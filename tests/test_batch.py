@@ -475,10 +475,10 @@ def test_two_batches_of_the_same_scenes_share_them(tmp_path):
 HOLDS = """
 import sys
 from pathlib import Path
-from pansharpen_cli.outputs.journal import claimed
+from pansharpen_cli.outputs.journal import Claim
 from pansharpen_cli.outputs.writer import partial_beside
 product = Path(sys.argv[1])
-with claimed(product):
+with Claim(product):
     partial_beside(product).write_text("live")
     print("ready", flush=True)
     sys.stdin.read()

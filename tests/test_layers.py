@@ -40,7 +40,15 @@ PURE = {name for row in LAYERS[:4] for name in row}
 HOMES = {
     "numba": {"system.compiled", "networks.vectors"},
     "llvmlite": {"networks.vectors"},
-    "rasterio": {"inputs.blocks", "inputs.mosaic", "inputs.scene", "outputs.writer", "outputs.quicklook", "upload"},
+    "rasterio": {
+        "inputs.blocks",
+        "inputs.mosaic",
+        "inputs.scene",
+        "inputs.sidecars",
+        "outputs.writer",
+        "outputs.quicklook",
+        "upload",
+    },
     "torch": {"networks", "training", "official"}
     | {"backends.torch_backend", "backends.export", "backends.export_operators"},
     "safetensors": {"official", "zoo"},

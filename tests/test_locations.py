@@ -26,7 +26,9 @@ BLOCK = 256
 @pytest.mark.parametrize(
     ("named", "opened"),
     [
-        ("a/b.tif", "a/b.tif"),
+        ("a/b.tif", "./a/b.tif"),
+        ("http:b.tif", "./http:b.tif"),
+        ("/a/b.tif", "/a/b.tif"),
         ("https://example.com/a.tif?sig=x", "/vsicurl/https://example.com/a.tif?sig=x"),
         ("http://u:p@example.com/a.tif", "/vsicurl/http://u:p@example.com/a.tif"),
         ("s3://bucket/a.tif", "/vsis3/bucket/a.tif"),

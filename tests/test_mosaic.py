@@ -125,6 +125,14 @@ def broken(tmp_path: Path, old: str, new: str) -> Path:
     return vrt
 
 
+RPC = "".join(
+    f"<MDI key='{key}'>{value}</MDI>"
+    for key, value in {
+        **dict.fromkeys(("LINE_OFF", "SAMP_OFF", "LAT_OFF", "LONG_OFF", "HEIGHT_OFF"), "10"),
+        **dict.fromkeys(("LINE_SCALE", "SAMP_SCALE", "LAT_SCALE", "LONG_SCALE", "HEIGHT_SCALE"), "1"),
+        **{f"{side}_{part}_COEFF": " ".join(["1"] * 20) for side in ("LINE", "SAMP") for part in ("NUM", "DEN")},
+    }.items()
+)
 NAME = '<SourceFilename relativeToVRT="1">ms_R1C1.tif'
 BAND = '<VRTRasterBand dataType="Float32" band="1">'
 
@@ -153,6 +161,10 @@ EVIL = {
     "a CRS from a URL": ("<SRS>", "<SRS>http://127.0.0.1:9/", "neither WKT"),
     "an entity": ("<VRTDataset", '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><VRTDataset', ""),
     "an entity that is used": ("<SRS>", "<SRS>&a;", "no VRT that can be read"),
+    "a band that is not there": ("<SourceBand>1", "<SourceBand>99", "takes band '99'"),
+    "band 0": ("<SourceBand>1", "<SourceBand>0", "takes band '0'"),
+    "the mask of a band that is not there": ("<SourceBand>1", "<SourceBand>mask,99", "takes band 'mask,99'"),
+    "an unknown encoding": ("<VRTDataset", '<?xml version="1.0" encoding="hex"?><VRTDataset', "can be read"),
     "no XML": ("</VRTDataset>", "", "no VRT that can be read"),
 }  # fmt: skip
 
@@ -203,3 +215,45 @@ def test_one_that_claims_more_than_its_files_hold(tmp_path: Path):
     vrt = broken(tmp_path, 'rasterXSize="32" rasterYSize="24"', 'rasterXSize="999999" rasterYSize="999999"')
     with pytest.raises(SceneError, match="more than any image compresses to"):
         Raster(vrt)
+
+
+def test_parts_that_lie_a_little_off_the_grid_are_put_on_it(tmp_path: Path):
+    """On fractions of pixels GDAL's threads write the same pixels, in any order."""
+    old = 'DstRect xOff="16" yOff="0" xSize="16" ySize="12"'
+    vrt = broken(tmp_path, old, 'DstRect xOff="15.98" yOff="0.004" xSize="16.01" ySize="12"')
+    document = mosaic.read(vrt).document
+    assert document.count('DstRect xOff="16" yOff="0" xSize="16" ySize="12"') == 4
+    assert 'xOff="15' not in document
+    with Scene.open(*WORLD.write(tmp_path, name="whole_")) as whole, Scene.open(tmp_path / "pan.tif", vrt) as scene:
+        everywhere = slice(0, 24), slice(0, 32)
+        assert (scene.ms[0].read(*everywhere)[0] == whole.ms[0].read(*everywhere)[0]).all()
+
+
+def test_bands_of_several_types(tmp_path: Path):
+    _, ms = WORLD.write(tmp_path)
+    vrt = in_quarters(ms)
+    vrt.write_text(vrt.read_text().replace('dataType="Float32" band="2"', 'dataType="Float64" band="2"'))
+    raster = Raster(vrt)
+    assert raster.dtype == np.float64
+    assert (raster.read(slice(0, 24), slice(0, 32))[0] == pixels(ms)).all()
+    raster.close()
+
+
+def test_a_mosaic_of_what_lies_nowhere_is_refused_as_that(tmp_path: Path):
+    place = "<GeoTransform>"
+    vrt = broken(tmp_path, place, f"<Metadata domain='RPC'>{RPC}</Metadata>{place}")
+    text = vrt.read_text()
+    start, stop = text.index("<SRS>"), text.index("</GeoTransform>") + len("</GeoTransform>")
+    rpc = text.index("<Metadata")
+    vrt.write_text(text[:start] + text[rpc : text.index("</Metadata>") + len("</Metadata>")] + text[stop:])
+    with pytest.raises(SceneError, match="RPCs only"):
+        Raster(vrt)
+
+
+def test_a_tiff_that_speaks_of_vrts_is_a_tiff(tmp_path: Path):
+    path = tmp_path / "cog.tif"
+    with rasterio.open(path, "w", driver="COG", width=64, height=64, count=1, dtype="uint8") as file:
+        file.write(np.ones((1, 64, 64), np.uint8))
+        file.update_tags(TIFFTAG_IMAGEDESCRIPTION="made from <VRTDataset>")
+    assert b"<VRTDataset" in path.read_bytes()[:1024]
+    assert not mosaic.is_vrt(path)

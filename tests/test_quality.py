@@ -388,7 +388,7 @@ def test_a_product_smaller_than_a_block(golden: Path, tmp_path: Path, command: C
     arrays = np.load(golden / "metrics/real_qb.npz")
     pan, fused = (write(tmp_path / f"{name}.tif", arrays[name][:28], 1) for name in ("pan", "fused"))
     ms = write(tmp_path / "ms.tif", arrays["ms"][:7], 4)
-    command.refuses(fused, "--pan", pan, "--ms", ms, message="smaller than 32 x 32")
+    command.refuses(fused, "--pan", pan, "--ms", ms, "--sensor", "QB", message="smaller than 32 x 32")
 
 
 def test_a_product_that_says_nothing_needs_its_inputs(golden: Path, tmp_path: Path):
@@ -403,7 +403,7 @@ def test_the_json_holds_the_metrics_and_their_context(product: Path, command: Co
     answer = json.loads(command(product, "--json"))
     assert {name for name, value in answer.items() if value is None or isinstance(value, float)} == set(FULL)
     assert set(answer) - set(FULL) == {"details", "pan", "ms", "sensor", "phase", "given", "measured"}
-    assert (answer["sensor"], answer["phase"], answer["ms"]) == ("generic", "area", [str(product.parent / "ms.tif")])
+    assert (answer["sensor"], answer["phase"], answer["ms"]) == ("0.45", "area", [str(product.parent / "ms.tif")])
     assert set(answer["details"]) == set(FULL)
 
 
@@ -430,3 +430,51 @@ def test_the_benchmark_runs(tmp_path: Path):
     assert [line.split("  ")[0] for line in lines[1:3]] == ["reading only", "qnr, 2 threads"]
     assert all("MPix/s" in line and "MiB" in line for line in lines[1:3])
     assert 0.8 < json.loads(lines[3])["QNR"] < 1
+
+
+def scores(product: str | Path, **options: Any) -> dict[str, float | None]:
+    return {name: score.value for name, score in judge(product, **options).report.scores.items()}
+
+
+def rewritten(path: Path, to: Path, factor: float = 1.0, dtype: str | None = None, **tags: str) -> Path:
+    """The pixels alone, times a `factor`."""
+    with rasterio.open(path) as file:
+        pixels, profile = file.read(), file.profile
+    with rasterio.open(to, "w", **profile | {"dtype": dtype or profile["dtype"]}) as file:
+        file.write((pixels * factor).astype(file.dtypes[0]))
+    return to
+
+
+def test_a_product_that_says_nothing_is_judged_as_one_that_does(data: Path, tmp_path: Path):
+    """By the shift and the sensor that a run would have found."""
+    pan, ms = data / "wv2_park_misreg/pan.tif", data / "wv2_park_misreg/ms.tif"
+    product = sharpen(Job(pan, [ms], tmp_path / "out.tif", model="gsa"))
+    assert any(product.applied)
+    plain = rewritten(product.path, tmp_path / "plain.tif")
+    inputs = {"pan": str(pan), "ms": [str(ms)]}
+    told = scores(product.path)
+    assert scores(str(plain), **inputs) == pytest.approx(told, abs=1e-5)  # the tag has four digits
+    assert scores(plain, **inputs, coregister="off")["HQNR"] < told["HQNR"] - 0.1
+    assert scores(plain, **inputs, coregister=product.applied) == pytest.approx(told, abs=1e-5)
+
+
+def test_all_products_of_a_scene_are_judged_by_one_sensor(data: Path, tmp_path: Path):
+    found = set()
+    for model in ("exp", "gsa", "mtf-glp-fs"):
+        files = data / "geoeye1_fields_w/pan.tif", data / "geoeye1_fields_w/ms.tif"
+        found.add(judge(sharpen(Job(files[0], [files[1]], tmp_path / f"{model}.tif", model=model)).path).sensor)
+    assert found == {"0.25"}
+
+
+@pytest.mark.parametrize("factor", [1e-4, 0.01, 300.0])
+def test_scores_do_not_depend_on_the_unit(data: Path, tmp_path: Path, factor: float):
+    """Reflectances, percents, values beyond 16 bits."""
+    files = data / "wv2_park/pan.tif", data / "wv2_park/ms.tif"
+    product = sharpen(Job(files[0], [files[1]], tmp_path / "out.tif", model="gsa", dtype="float32"))
+    expected = scores(product.path)
+    pan, ms, hrms = (
+        rewritten(path, tmp_path / f"{name}.tif", factor, "float32")
+        for name, path in zip(("p", "m", "h"), (*files, product.path), strict=True)
+    )
+    found = scores(hrms, pan=str(pan), ms=[str(ms)], coregister=product.applied, sensor=judge(product.path).sensor)
+    assert found == pytest.approx(expected, abs=5e-4)

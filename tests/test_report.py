@@ -372,6 +372,29 @@ def test_products_of_two_scenes_are_not_compared(reported, tmp_path, pansharpen)
     sharpen(Job(paths[0], [paths[1]], tmp_path / "other.tif", model="exp", threads=1))
     words = ("report", reported / "out.tif", tmp_path / "other.tif", "-o", tmp_path / "out.html")
     refused(pansharpen(*words), "made of different files; compare products of one scene", 3)
+    code, _, err = pansharpen(*words, "--pan", paths[0], "--ms", paths[1])
+    assert code == 0
+    assert "made of different files, whatever --pan and --ms say" in err
+
+
+def test_on_different_ground_none_is_the_best(tmp_path, pansharpen):
+    pan, ms = madrid(tmp_path)
+    for name, window in {"whole": None, "part": Window(0, 0, 256, 256)}.items():
+        path = tmp_path / f"{name}.tif"
+        sharpen(Job(pan, [ms], path, model="gsa", threads=1, coregister="off"))
+        if window:
+            with rasterio.open(path) as file:
+                pixels, profile, transform = file.read(window=window), file.profile, file.window_transform(window)
+                tags = file.tags(ns="PANSHARPEN")
+            with rasterio.open(path, "w", **profile | {"width": 256, "height": 256, "transform": transform}) as file:
+                file.write(pixels)
+                file.update_tags(ns="PANSHARPEN", **tags)
+    code, _, err = pansharpen("report", tmp_path / "whole.tif", tmp_path / "part.tif", "-o", tmp_path / "two.html")
+    assert code == 0, err
+    page = Page(tmp_path / "two.html")
+    assert "(best)" not in page.text
+    assert re.search(r"part: Of 256 .. 256 pixels|part: Of 256 . 256 pixels", page.text)
+    assert "no product is called the best" in page.text
 
 
 def test_what_cannot_be_written_is_told_before_any_work(reported, tmp_path, pansharpen):

@@ -143,7 +143,9 @@ def test_a_file_of_somebody_else_is_not_replaced(job):
 
 def test_a_product_is_made_by_one_run_at_a_time(job):
     with Scene.open(job.pan, *job.ms) as scene:
-        first, second = (JournalingWriter("key", job.output, scene.pan_grid, ["a"], "uint16", 0) for _ in range(2))
+        first, second = (
+            JournalingWriter("key", None, job.output, scene.pan_grid, ["a"], "uint16", 0) for _ in range(2)
+        )
     with first:
         there = set(job.output.parent.iterdir())
         with pytest.raises(OutputError, match="being made by another run"):

@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 
-from pansharpen_cli.classical import METHODS
-from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.evaluation import reduced
 from pansharpen_cli.evaluation.assessment import Measures, measure, sharpen
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.mtf import SENSORS, Sensor, find_sensor
 from pansharpen_cli.imaging.sharpness import NARROWEST, WIDEST, Likeness, measured_gain
-from pansharpen_cli.inputs.canvas import ArrayCanvas, SceneCanvas
+from pansharpen_cli.inputs.canvas import SceneCanvas
 from pansharpen_cli.inputs.coregistration import measure as measure_shift
 from pansharpen_cli.inputs.coregistration import measure_gain
 from pansharpen_cli.inputs.scene import Scene
@@ -138,20 +136,3 @@ def test_a_sensor_may_be_a_gain():
     for text in ("WV9", "0", "1", "-0.3", "nan", "inf", ""):
         with pytest.raises(UsageError, match="sensor takes generic, QB"):
             find_sensor(text)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_methods_say_whether_gains_count(name):
-    random = np.random.default_rng(0)
-    pan, ms = random.uniform(100, 200, (1, 128, 128)), random.uniform(100, 200, (4, 32, 32))
-    names = ("blue", "green", "red", "nir")
-
-    def product(gain):
-        method = METHODS[name](Camera.of_scene(4, names, Sensor("x", {}, 0.15, gain)))
-        canvas = ArrayCanvas.of(pan, ms, np.ones((128, 128), bool), method.reach)
-        (tile,) = canvas.tiles(128, method.reach)
-        pixels = canvas.read(tile)
-        method.observe([pixels])
-        return method(pixels.pan, pixels.ms)
-
-    assert METHODS[name].by_mtf == (not np.array_equal(product(0.2), product(0.4)))

@@ -22,8 +22,6 @@ class BandDependent(Method):
     `lower_scale`.
     """
 
-    by_mtf = True
-
     @property
     def halo(self) -> int:
         return lower_scale_halo(self.camera)

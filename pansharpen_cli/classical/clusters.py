@@ -43,7 +43,6 @@ class CBdsd(Method):
     whole scene has a negative one too. The order of clusters is random, so here each is judged by itself.)
     """
 
-    by_mtf = True
     title = "C-BDSD (band-dependent spatial detail by clusters)"
     citation = "Garzelli 2015, IEEE TGRS 53(4)"
 

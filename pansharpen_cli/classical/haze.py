@@ -88,7 +88,6 @@ class MtfGlpHpmH(HazeCorrected):
     Where Q_b comes near L_P the quotient explodes, as the method's definition has it; it is finite everywhere.
     """
 
-    by_mtf = True
     title = "MTF-GLP-HPM-H (haze corrected)"
     citation = "Lolli et al. 2017, IEEE GRSL 14(12)"
 

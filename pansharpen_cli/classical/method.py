@@ -43,8 +43,6 @@ class Method(ABC):
     """See `Backend.at_once`; whoever has threads to give sets it."""
     crop: int | None = None
     """See `Backend.crop`: every tile is observed, unless a method sets 0."""
-    by_mtf: ClassVar[bool] = False
-    """Whether the gains of the MS camera count."""
     precision: ClassVar[type[np.floating]] = np.float64
     """Of what `fuse` is given, at least: in float32 the matrix products of a large tile and of a small one round
     differently, and one pixel in some thousand of a 16-bit scene would show it."""

@@ -103,7 +103,6 @@ class MtfGlpHpm(Modulation):
     The MTF kernels are not normalised: l_b is o_b times their sum.
     """
 
-    by_mtf = True
     title = "MTF-GLP-HPM (high-pass modulation)"
     citation = "Vivone et al. 2014, IEEE GRSL 11(5); Vivone et al. 2021, IEEE GRSM 9(1)"
 

@@ -15,8 +15,6 @@ from pansharpen_cli.imaging.interpolation import Array, Float64
 class Injection(Method):
     """F_b = E_b + g_b (P - Q_b) + o_b: Q_b the PAN at MS resolution. The methods differ in g_b and o_b."""
 
-    by_mtf = True
-
     @property
     def halo(self) -> int:
         return self.camera.blur_halo

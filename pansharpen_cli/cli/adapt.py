@@ -46,8 +46,11 @@ def adapt(
     ] = Resolution.reduced,
     bands: Annotated[str | None, typer.Option(help="Bands to fit, by name; default: all.")] = None,
     sensor: Annotated[
-        str, typer.Option(help="MTF of the sensor: QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic, or a gain.")
-    ] = "generic",
+        str,
+        typer.Option(
+            help="MTF of the sensor: QB, IKONOS, GeoEye1, WV2, WV3, WV4, generic, a gain, or measured in the scene."
+        ),
+    ] = "measured",
     coregister: Annotated[str, typer.Option(help="auto, off, report, or DX,DY in PAN pixels.")] = "auto",
     minutes: Annotated[float, typer.Option(min=0.0, help="Learning stops after so long, if it still gains.")] = 8.0,
     steps: Annotated[
@@ -79,7 +82,7 @@ def adapt(
     sleep_while_waiting()
     from pansharpen_cli.inputs import coregistration
 
-    options.sensor(sensor)
+    options.sensor(sensor, measured=True)
     from pansharpen_cli.training.adapt import Adaptation
     from pansharpen_cli.training.adapt import adapt as fit
 

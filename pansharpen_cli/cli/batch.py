@@ -80,7 +80,7 @@ def batch(
         str, typer.Option(help="Do part I/N only, like 1/16; auto or auto/N: that of this member of a job array.")
     ] = "1/1",
     qnr: Annotated[bool, typer.Option("--qnr", help="Also measure the HQNR of every product.")] = False,
-    tile: Annotated[int | None, typer.Option("--tile-size", min=64, help="PAN pixels a side of a tile.")] = None,
+    tile: Annotated[int | None, typer.Option("--tile-size", min=32, help="PAN pixels a side of a tile.")] = None,
     threads: options.Threads = 0,
     max_memory: options.MaxMemory = None,
     json_: options.Json = False,

@@ -49,8 +49,13 @@ def evaluate(
     ratio: Annotated[int | None, typer.Option(min=2, help="Ratio of the task; default: the scene's own.")] = None,
     bands: Annotated[str | None, typer.Option(help="Only these bands, by name: blue,green,red,nir.")] = None,
     sensor: Annotated[
-        str, typer.Option(help="MTF by which scenes are degraded and classical methods work.")
-    ] = "generic",
+        str | None,
+        typer.Option(
+            help="MTF by which scenes are degraded and methods work: measured, a name (QB, IKONOS, GeoEye1, WV2, WV3, "
+            "WV4, generic) or a gain; default: generic, with --full measured, as run does.",
+            show_default=False,
+        ),
+    ] = None,
     coregister: Annotated[
         str | None,
         typer.Option(
@@ -92,7 +97,7 @@ def evaluate(
     from pansharpen_cli.imaging.wald import ReducedScene
     from pansharpen_cli.inputs import coregistration
 
-    options.sensor(sensor)
+    sensor = options.sensor(sensor or ("measured" if full else "generic"), measured=True)
     terms = sources.Terms(
         full=full,
         ratio=ratio,

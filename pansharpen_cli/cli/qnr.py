@@ -40,7 +40,21 @@ def qnr(
     product: Annotated[Path, typer.Argument(help="A sharpened image.", show_default=False)],
     pan: Annotated[str | None, typer.Option(help="Its PAN, where its tags do not lead to it.")] = None,
     ms: Annotated[list[str] | None, typer.Option(help="Its MS, likewise; repeat for several files.")] = None,
-    sensor: Annotated[str | None, typer.Option(help="The MTF of its MS camera, as for run.")] = None,
+    sensor: Annotated[
+        str | None,
+        typer.Option(
+            help="The MTF of its MS camera, as for run; default: the one that it was made for, else measured.",
+            show_default=False,
+        ),
+    ] = None,
+    coregister: Annotated[
+        str | None,
+        typer.Option(
+            help="PAN-MS shift by which it is judged: auto, off, or DX,DY in PAN pixels; default: the one that it was "
+            "made with, else auto.",
+            show_default=False,
+        ),
+    ] = None,
     phase: Annotated[
         Phase, typer.Option(help="area: by the geotransforms; toolbox: as published numbers.")
     ] = Phase.area,
@@ -63,17 +77,19 @@ def qnr(
     threads = console.threads(threads)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads share out tiles, not the small matrix products in them
     from pansharpen_cli.evaluation import quality
+    from pansharpen_cli.inputs.coregistration import parse
     from pansharpen_cli.metrics import FULL
 
     if sensor is not None:
-        options.sensor(sensor)
+        options.sensor(sensor, measured=True)
+    shift = None if coregister is None else parse(coregister)
     names = [f"{name}.tif" for name in FULL]
     if maps is not None:
         targets.maps(maps, names, overwrite)
     with console.progress(quiet, "tile") as on_tile:
         judgement = quality.judge(
-            product, pan=pan, ms=ms or (), sensor=sensor, phase=phase.value, maps=maps is not None, threads=threads,
-            on_tile=on_tile,
+            product, pan=pan, ms=ms or (), sensor=sensor, coregister=shift, phase=phase.value,
+            maps=maps is not None, threads=threads, on_tile=on_tile,
         )  # fmt: skip
     if maps is not None:
         targets.maps(maps, names, overwrite)  # again: other files may be there by now
@@ -106,6 +122,7 @@ def _table(judgement: Judgement, phase: Phase) -> str:
     rows, cols = report.size
     lines.append(
         f"{rows} x {cols} of {report.given[0]} x {report.given[1]} pixels, {blocks.counted} blocks of 32 x 32, "
-        f"{blocks.invalid} without data left out, {blocks.degenerate} flat; MTF {judgement.sensor}, {phase.value} phase"
+        f"{blocks.invalid} of the scene left out, without data or outside, {blocks.degenerate} flat; "
+        f"MTF {judgement.sensor}, {phase.value} phase"
     )
     return "\n".join(lines)

@@ -128,7 +128,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was killed; keep a finished product.")
     ] = False,
-    tile: Annotated[int | None, typer.Option("--tile-size", min=64, help="PAN pixels a side of a tile.")] = None,
+    tile: Annotated[int | None, typer.Option("--tile-size", min=32, help="PAN pixels a side of a tile.")] = None,
     threads: options.Threads = 0,
     max_memory: options.MaxMemory = None,
     json_: options.Json = False,
@@ -230,15 +230,13 @@ def _part(bounds: str | None, bounds_crs: str | None, window: str | None) -> Par
 
 def _adapted(job: Job, quiet: bool) -> str:
     """The folder of a model fitted to the scene of `job`."""
-    from pansharpen_cli.imaging.mtf import MEASURED
     from pansharpen_cli.outputs.writer import check_target
     from pansharpen_cli.training.adapt import Adaptation, adapt
 
     check_target(job.output, job.overwrite)
     task = Adaptation(
         job.pan, job.ms, job.output.with_suffix(".model"), options.network(job.model, "adapted"),
-        sensor="generic" if job.sensor == MEASURED else job.sensor,
-        coregister=job.coregister, device=job.device, threads=job.threads, overwrite=job.overwrite,
+        sensor=job.sensor, coregister=job.coregister, device=job.device, threads=job.threads, overwrite=job.overwrite,
     )  # fmt: skip
     with console.progress(quiet, "step") as tell:
         adapted = adapt(task, lambda step, gain: tell(step, step))

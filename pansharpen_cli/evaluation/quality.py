@@ -20,14 +20,17 @@ from affine import Affine
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, toolbox_phase
-from pansharpen_cli.imaging.mtf import find_sensor
+from pansharpen_cli.imaging.mtf import MEASURED, find_sensor
 from pansharpen_cli.inputs import blocks
 from pansharpen_cli.inputs.canvas import SceneCanvas
+from pansharpen_cli.inputs.coregistration import Choice, measure, sensor_of, to_apply
 from pansharpen_cli.inputs.mosaic import files_of
 from pansharpen_cli.inputs.scene import MOST_RATIO, Raster, Scene
+from pansharpen_cli.metrics import units
 from pansharpen_cli.metrics.full_resolution import FULL, PRODUCTS, FullReport, full
 from pansharpen_cli.metrics.image import Locked
 from pansharpen_cli.metrics.streaming import BLOCK
+from pansharpen_cli.metrics.units import InDn
 from pansharpen_cli.modelspec import canonical_band
 from pansharpen_cli.outputs.writer import TAGS, ProductWriter
 from pansharpen_cli.system.files import digest, same_file
@@ -50,25 +53,31 @@ class Judgement:
     sensor: str
     grid: GeoGrid
     """Where the measured part lies: its first pixel is that of the first block."""
+    shift: tuple[float, float]
+    """How far the PAN lies off its MS, as the product was made, or as it was measured."""
 
 
 def judge(
-    product: Path,
+    product: str | Path,
     *,
     pan: str | None = None,
     ms: Sequence[str] = (),
     sensor: str | None = None,
+    coregister: Choice | None = None,
     phase: str = "area",
     metrics: Sequence[str] = FULL,
     maps: bool = False,
     threads: int = 1,
     on_tile: Callable[[int, int], None] = lambda done, total: None,
 ) -> Judgement:
-    """Measure `product` on the nested grids it was made on. `pan`, `ms` and `sensor` override its tags.
+    """Measure `product` on the nested grids it was made on. `pan`, `ms`, `sensor` and `coregister` override its tags;
+    what neither says of sensor and shift is measured, as for a run; published numbers, of the toolbox's phase, know
+    no shift.
 
     `phase`: "area", where MS samples lie by the geotransforms, or "toolbox", as published numbers assume.
     Raises SceneError if PAN or MS is not found or does not belong to the product, or if nothing can be measured.
     """
+    product = Path(product)
     with ExitStack() as opened:
         fused = Raster(product)
         opened.callback(fused.close)
@@ -76,24 +85,22 @@ def judge(
         made_in = tags.get("FOLDER", "")
         pan = pan or _found("PAN", tags.get("PAN"), tags.get("PAN_SHA256", ""), product, made_in)
         files = list(ms) or _all_found(tags, product, made_in)
-        sensor = sensor or tags.get("SENSOR", "generic")
-        try:
-            mtf = find_sensor(sensor)
-        except UsageError:
-            raise SceneError(
-                f"{product} was made for the sensor {sensor!r}, which is not known here; give --sensor"
-            ) from None
+        sensor = sensor or _sound_sensor(tags, product)
         scene = opened.enter_context(Scene.open(pan, *files, bands=json.loads(tags.get("BANDS", "null"))))
-        canvas = product_canvas(scene, tags)
+        mtf = sensor_of(scene) if sensor == MEASURED else find_sensor(sensor)
+        if coregister is None and "SHIFT_APPLIED" not in tags:
+            coregister = "auto" if phase == "area" else "off"
+        canvas = product_canvas(scene, tags, coregister)
         _check(fused, canvas)
+        unit = _unit(canvas)
         plain = Raster(product, nodata="none")
         opened.callback(plain.close)
         placed = _Fused(fused, plain, canvas)
         opened.enter_context(blocks.keeping(blocks.of_rows(canvas, fused, READ_AT_ONCE)))
         report = full(
-            Locked(placed, Lock()),
-            Locked(_Placed(scene.pan, canvas), Lock()),
-            Locked(_Ms(canvas), Lock()),
+            Locked(InDn(placed, unit), Lock()),
+            Locked(InDn(_Placed(scene.pan, canvas), unit), Lock()),
+            Locked(InDn(_Ms(canvas), unit), Lock()),
             gains=[mtf.gain(canonical_band(name)) for name in scene.band_names],
             phase=area_phase(canvas.ratio) if phase == "area" else toolbox_phase(canvas.ratio),
             metrics=metrics, maps=maps, threads=threads, on_tile=on_tile,
@@ -106,7 +113,7 @@ def judge(
         origin = slice(canvas.rows.first, canvas.rows.first), slice(canvas.cols.first, canvas.cols.first)
         # in pixels of the product: the canvas is filled up to whole MS pixels, and may be far larger
         report = replace(report, given=(fused.grid.height, fused.grid.width), size=placed.within(report.size))
-        return Judgement(report, pan, tuple(files), sensor, scene.pan_grid.crop(*origin))
+        return Judgement(report, pan, tuple(files), mtf.name, scene.pan_grid.crop(*origin), canvas.shift)
 
 
 def write_maps(judgement: Judgement, folder: Path) -> list[Path]:
@@ -144,6 +151,17 @@ def _sound(tags: dict[str, str], product: Path) -> dict[str, str]:
     if not sound:
         raise SceneError(f"{product} has tags that make no sense; it is not as it was made")
     return tags
+
+
+def _sound_sensor(tags: dict[str, str], product: Path) -> str:
+    """The sensor that it was made for; measured, if it does not say. Raises SceneError for one that is unknown."""
+    sensor = tags.get("SENSOR", MEASURED)
+    try:
+        return sensor if sensor == MEASURED else find_sensor(sensor).name
+    except UsageError:
+        raise SceneError(
+            f"{product} was made for the sensor {sensor!r}, which is not known here; give --sensor"
+        ) from None
 
 
 def _all_found(tags: dict[str, str], product: Path, made_in: str) -> list[str]:
@@ -191,16 +209,35 @@ def _shortened(path: str) -> str:
     return path if os.path.exists(path) and not same_file(short, path) else short
 
 
-def product_canvas(scene: Scene, tags: dict[str, str]) -> SceneCanvas:
-    """The canvas the product was made on, as far as its tags say; else the scene's own."""
-    dx, dy = (float(part) for part in tags.get("SHIFT_APPLIED", "0,0").split(","))
+def product_canvas(scene: Scene, tags: dict[str, str], coregister: Choice | None = None) -> SceneCanvas:
+    """The canvas the product was made on, as far as its tags say; else the scene's own. `coregister` overrides them."""
     resampling = tags.get("MS_INTERPOLATED", "no")
     return SceneCanvas.of(
         scene,
         ratio=int(tags["RATIO"]) if "RATIO" in tags else None,
-        shift=(dx, dy),
+        shift=_shift(scene, tags, coregister),
         resampling="sinc" if resampling == "no" else resampling,
     )
+
+
+def _shift(scene: Scene, tags: dict[str, str], coregister: Choice | None) -> tuple[float, float]:
+    if coregister is None:
+        dx, dy = (float(part) for part in tags.get("SHIFT_APPLIED", "0,0").split(","))
+        return dx, dy
+    if coregister != "auto":
+        return coregister if isinstance(coregister, tuple) else (0.0, 0.0)
+    applied = to_apply(coregister, measure(SceneCanvas.of(scene)))
+    if any(applied):
+        log.info("%s lies (%.2f, %.2f) PAN pixels off its MS, which is moved for that", scene.pan.path, *applied)
+    return applied
+
+
+def _unit(canvas: SceneCanvas) -> float:
+    """What makes digital numbers of the scene's values, as windows all over it show them."""
+    if canvas.scene.dtype.kind in "iu" and canvas.scene.dtype.itemsize <= 2:
+        return 1.0
+    crops = canvas.crops(256, 5)
+    return units.factor(np.concatenate([crop.ms[:, crop.ms_valid].ravel() for crop in crops]))
 
 
 def _check(product: Raster, canvas: SceneCanvas) -> None:

@@ -6,15 +6,17 @@ import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.evaluation import reduced
 from pansharpen_cli.evaluation.benchmark import Samples, is_benchmark, open_samples
-from pansharpen_cli.imaging.mtf import Sensor, find_sensor
+from pansharpen_cli.imaging.mtf import MEASURED, SENSORS, Sensor, find_sensor
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
-from pansharpen_cli.inputs.coregistration import Choice
+from pansharpen_cli.inputs.coregistration import Choice, sensor_of
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.system.locations import is_remote
 
 COLUMNS = ("pan", "ms", "reference", "sensor", "name")
@@ -24,7 +26,8 @@ COLUMNS = ("pan", "ms", "reference", "sensor", "name")
 @dataclass(frozen=True)
 class Terms:
     """How scenes become tasks: at reduced resolution or `full`; of which `ratio` (None: the scene's own) and `bands`
-    (None: all); by whose MTF; PAN and MS shifted how (None: "auto", but "off" for pairs with a truth)."""
+    (None: all); by whose MTF, perhaps the measured one; PAN and MS shifted how (None: "auto", but "off" for pairs with
+    a truth)."""
 
     full: bool = False
     ratio: int | None = None
@@ -55,9 +58,15 @@ class Files:
     reference: str | None
     terms: Terms
 
-    @property
+    @cached_property
     def sensor(self) -> Sensor:
-        return find_sensor(self.terms.sensor)
+        """Raises SceneError if it is to be measured and the files are unusable."""
+        if self.terms.sensor != MEASURED:
+            return find_sensor(self.terms.sensor)
+        if not self.ms:
+            return SENSORS["generic"]
+        with Scene.open(self.pan, *self.ms) as scene:
+            return sensor_of(scene)
 
     def load(self) -> ReducedScene | FullScene:
         """Raises SceneError for unusable files, UsageError for terms that make no sense with them."""
@@ -97,7 +106,8 @@ class FromBenchmark:
 
     @property
     def sensor(self) -> Sensor:
-        return find_sensor(self.terms.sensor)
+        """A sample is too small to measure it."""
+        return SENSORS["generic"] if self.terms.sensor == MEASURED else find_sensor(self.terms.sensor)
 
     def load(self) -> ReducedScene | FullScene:
         """Raises SceneError."""
@@ -195,9 +205,9 @@ def _listed(row: dict[str, str], folder: Path, where: str, terms: Terms) -> File
     row = {column: row.get(column, "").strip() for column in COLUMNS}
     if not row["pan"] or not (row["ms"] or row["reference"]):
         raise SceneError(f"{where} lacks its pan, or both ms and reference; fill them in")
-    if row["sensor"]:
+    if row["sensor"] and row["sensor"] != MEASURED:
         try:
-            find_sensor(row["sensor"])
+            find_sensor(row["sensor"], also=[MEASURED])
         except UsageError as error:
             raise SceneError(f"{where}: {error}") from error
     return Files(

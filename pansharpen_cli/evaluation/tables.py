@@ -43,7 +43,8 @@ class Result:
 
 
 class Statistic(NamedTuple):
-    """Mean and sample standard deviation (divisor n - 1) over scenes; None where there are too few values."""
+    """Mean and sample standard deviation (divisor n - 1) over scenes; None where there are too few values. The mean of
+    a rate is that of all pixels in all the time."""
 
     mean: float | None
     std: float | None
@@ -76,7 +77,11 @@ class Comparison:
         return [*self.metrics, *SPEED]
 
     def statistic(self, method: str, column: str) -> Statistic:
-        return Statistic.of([result[column] for result in self.methods[method]])
+        results = self.methods[method]
+        statistic = Statistic.of([result[column] for result in results])
+        if column != "MPix/s":
+            return statistic
+        return statistic._replace(mean=sum(r.megapixels for r in results) / sum(r.seconds for r in results))
 
     def rank(self, method: str, metric: str) -> int | None:
         """1 for the best mean of a metric, 2 for the second best, equal ones alike; None for others and alone."""

@@ -16,6 +16,8 @@ from pansharpen_cli.inputs.scene import Raster
 
 WRITTEN = 48 * 2**20
 """Bytes for blocks of a product that are on their way to its file."""
+LEAST = 100 * 2**20
+"""Bytes that are kept at least: what a wide scene of 16 bits needs, so that memory is the same for all sizes."""
 MOST = 512 * 2**20
 """Bytes that are kept at most: of scenes some hundred thousand pixels wide some blocks are decoded again."""
 
@@ -23,7 +25,7 @@ MOST = 512 * 2**20
 def of_tiles(canvas: SceneCanvas, tile: int, halo: int, limit: int | None = None) -> int:
     """Bytes to keep while tiles of `tile` PAN pixels with a `halo` are read in turn; at most an eighth of a `limit`."""
     needed = canvas.bytes_of_blocks(tile + 2 * halo, min(canvas.abreast, canvas.cols.size) + 2 * halo)
-    return min(WRITTEN + needed, limit // 8 if limit else MOST, MOST)
+    return min(max(WRITTEN + needed, LEAST), limit // 8 if limit else MOST, MOST)
 
 
 def of_rows(canvas: SceneCanvas, product: Raster, height: int) -> int:

@@ -3,6 +3,7 @@ measurements themselves are imaging/registration.py and imaging/sharpness.py."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -11,11 +12,15 @@ import numpy as np
 
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.imaging.interpolation import area_phase, expand
+from pansharpen_cli.imaging.mtf import SENSORS, Sensor, find_sensor
 from pansharpen_cli.imaging.registration import Shift, WindowShift, combine, window_shift
 from pansharpen_cli.imaging.sharpness import Likeness, measured_gain
 from pansharpen_cli.imaging.tiling import Pixels, Tile
-from pansharpen_cli.inputs.canvas import Canvas
+from pansharpen_cli.inputs.canvas import Canvas, SceneCanvas
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.system.concurrency import cores, in_order
+
+log = logging.getLogger(__name__)
 
 Choice = Literal["off", "report", "auto"] | tuple[float, float]
 
@@ -57,6 +62,21 @@ def windows(canvas: Canvas) -> Iterator[tuple[Tile, WindowShift | None]]:
         return pixels.tile, window_shift(pixels.pan[0], exp, pixels.valid, ratio)
 
     return in_order(compare, _crops(canvas), cores())
+
+
+def measured_sensor(canvas: Canvas, shift: Shift) -> Sensor:
+    """The MS camera as the scene shows it, on the same canvas, whose PAN lies off by `shift`; else generic."""
+    gain = measure_gain(canvas, shift)
+    if gain is None:
+        return SENSORS["generic"]
+    log.info("beside its PAN the MS is as sharp as an MTF gain of %.2f", gain)
+    return find_sensor(f"{gain:.2f}")
+
+
+def sensor_of(scene: Scene) -> Sensor:
+    """The same of a scene as it lies in its files. Raises SceneError."""
+    canvas = SceneCanvas.of(scene)
+    return measured_sensor(canvas, measure(canvas))
 
 
 def measure_gain(canvas: Canvas, shift: Shift) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite, nan
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -18,9 +18,10 @@ import rasterio
 from rasterio.errors import RasterioIOError
 
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.inputs import sidecars
 
 DRIVERS = ["GTiff", "JP2OpenJPEG"]
-"""Formats of the files. Both begin with bytes that make them nothing else: what is opened here is what GDAL opens."""
+"""Formats of the files. Both begin with bytes that no VRT has."""
 
 LARGEST = 64 * 2**20
 """Bytes of a VRT: that of ten thousand files has a tenth of it."""
@@ -63,12 +64,13 @@ class Blocks(NamedTuple):
     """A block holds all bands."""
     strips: bool
     """A block is as wide as the image."""
+    bands: int
 
     @classmethod
     def of(cls, dataset: rasterio.DatasetReader) -> Blocks:
         height, width = dataset.block_shapes[0]
         interleaved = str(dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE")) == "PIXEL"
-        return cls(int(height), int(width), interleaved, width >= dataset.width)
+        return cls(int(height), int(width), interleaved, width >= dataset.width, dataset.count)
 
 
 class Mosaic(NamedTuple):
@@ -85,35 +87,42 @@ def is_vrt(path: str | os.PathLike[str]) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            return b"<VRTDataset" in file.read(1024)
+            return b"<VRTDataset" in file.read(1024).partition(b"\0")[0]
     except OSError:
         return False
 
 
 def read(path: str | os.PathLike[str]) -> Mosaic:
     """Raises SceneError for whatever is no plain mosaic of local files."""
-    document, files = _understood(path)
-    return Mosaic(document, tuple(files), tuple(_stored(file, path) for file in files))
+    root, sources = _understood(path)
+    stored: dict[str, Blocks] = {}
+    for source, file in sources:
+        if file not in stored:
+            stored[file] = _stored(file, path)
+        _check_band(source, stored[file].bands, file, path)
+    return Mosaic(ElementTree.tostring(root, "unicode"), tuple(stored), tuple(stored.values()))
 
 
 def files_of(path: str | os.PathLike[str]) -> list[str]:
-    """The files that hold what a raster is: itself, and those of a mosaic. Raises SceneError."""
-    return [os.fspath(path), *(_understood(path)[1] if is_vrt(path) else ())]
+    """The files that hold what a raster is: itself, those of a mosaic, and masks beside them. Raises SceneError."""
+    named = [file for _, file in _understood(path)[1]] if is_vrt(path) else []
+    files = dict.fromkeys([os.fspath(path), *named])
+    return [each for file in files for each in (file, *sidecars.mask_of(file))]
 
 
-def _understood(path: str | os.PathLike[str]) -> tuple[str, list[str]]:
-    """What counts of the document, and the files that it names, in full."""
+def _understood(path: str | os.PathLike[str]) -> tuple[Element, list[tuple[Element, str]]]:
+    """What counts of the document, and its sources with the files that they name, in full."""
     root = _parsed(path)
     folder = os.path.dirname(os.path.realpath(path))
-    files = []
+    found = []
     for source in _sources(root, path):
         name = source.find("SourceFilename")
         if name is None:
             raise SceneError(f"{path} has a source without a file")
-        name.text = _file(name, folder, path)
+        file = name.text = _file(name, folder, path)
         name.attrib.clear()
-        files.append(name.text)
-    return ElementTree.tostring(root, "unicode"), list(dict.fromkeys(files))
+        found.append((source, file))
+    return root, found
 
 
 def _parsed(path: str | os.PathLike[str]) -> Element:
@@ -123,7 +132,7 @@ def _parsed(path: str | os.PathLike[str]) -> Element:
             raise SceneError(f"{path} has more than {LARGEST >> 20} MiB, which no mosaic needs")
         with open(path, "rb") as file:
             document = ElementTree.fromstring(file.read())
-    except (OSError, ElementTree.ParseError, ValueError) as error:
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise SceneError(f"{path} is no VRT that can be read: {error}") from error
     if document.tag != "VRTDataset":
         raise SceneError(f"{path} is no VRT")
@@ -138,13 +147,19 @@ def _copied(element: Element, path: str | os.PathLike[str]) -> Element:
     copy = Element(element.tag, {name: value for name, value in element.attrib.items() if name in allowed})
     copy.text = (element.text or "").strip()
     if element.tag == "SourceFilename":
+        copy.text = element.text
         copy.set("relativeToVRT", element.get("relativeToVRT", "0"))
     for child in element:
         if child.tag in _KEPT.get(element.tag, set()):
             copy.append(_copied(child, path))
+        elif child.tag == "Metadata" and child.get("domain") == "RPC":  # by which the raster may be refused
+            rpc = ElementTree.SubElement(copy, "Metadata", domain="RPC")
+            for item in child.iter("MDI"):
+                ElementTree.SubElement(rpc, "MDI", key=item.get("key", "")).text = item.text
         elif child.tag not in _SILENT:
             raise _no_mosaic(path, child.tag)
-    if element.tag == "SRS" and not re.match(r"[A-Z_0-9]+\[|EPSG:\d+$", copy.text):  # others may name files or URLs
+    # what is neither may name a file or a URL
+    if element.tag == "SRS" and not re.match(r"[A-Z_0-9]+\[|EPSG:\d+$", copy.text or ""):
         raise SceneError(f"{path} has a CRS that is neither WKT nor an EPSG code")
     return copy
 
@@ -165,13 +180,25 @@ def _sources(root: Element, path: str | os.PathLike[str]) -> Iterator[Element]:
             off = [abs(step - round(step)) for step in steps[:2]] + [abs(step) for step in steps[2:]]
             if not max(off) <= OFF_GRID:
                 raise SceneError(f"{path} resamples one of its files; warp them to one grid first, as gdalwarp does")
+            # of rectangles that are not whole GDAL's threads would write the same pixels
+            whole = [round(value) for value in put]
+            _set(rectangles[0], [a + round(step) for a, step in zip(whole, [*steps[:2], 0, 0], strict=True)])
+            _set(rectangles[1], whole)
         yield source
+
+
+_SIDES = ("xOff", "yOff", "xSize", "ySize")
+
+
+def _set(element: Element | None, values: Sequence[int]) -> None:
+    if element is not None:
+        element.attrib |= {name: str(value) for name, value in zip(_SIDES, values, strict=True)}
 
 
 def _rectangle(element: Element | None, path: str | os.PathLike[str]) -> list[float]:
     """First column and row, width and height."""
     try:
-        found = [float(element.attrib[name]) for name in ("xOff", "yOff", "xSize", "ySize")]  # type: ignore[union-attr]
+        found = [float(element.attrib[name]) for name in _SIDES]  # type: ignore[union-attr]
     except (AttributeError, KeyError, ValueError):
         found = [nan]
     if not all(map(isfinite, found)):
@@ -188,10 +215,20 @@ def _file(name: Element, folder: str, path: str | os.PathLike[str]) -> str:
     return file
 
 
+def _check_band(source: Element, bands: int, file: str, path: str | os.PathLike[str]) -> None:
+    """Raises SceneError unless the file has the band, or the band whose mask is taken."""
+    text = source.findtext("SourceBand", "1").strip()
+    number = text.removeprefix("mask,")
+    if text != "mask" and not (re.fullmatch(r"\d{1,5}", number) and 1 <= int(number) <= bands):
+        raise SceneError(f"{path} takes band {text[:20]!r} of {file}, which has {bands}")
+
+
 def _stored(file: str, path: str | os.PathLike[str]) -> Blocks:
+    sidecars.check(file)
     for driver in DRIVERS:
         try:
             with rasterio.open(file, driver=driver) as dataset:
+                sidecars.check_metadata(dataset, file)
                 return Blocks.of(dataset)
         except RasterioIOError:
             continue

@@ -26,7 +26,7 @@ from rasterio.windows import Window
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.radiometry import holds
-from pansharpen_cli.inputs import mosaic
+from pansharpen_cli.inputs import mosaic, sidecars
 from pansharpen_cli.inputs.mosaic import Blocks, Mosaic
 from pansharpen_cli.system import locations
 from pansharpen_cli.system.files import redacted
@@ -75,7 +75,9 @@ class Raster:
         self._opened_as = locations.anywhere(path), nodata, bands
         self._reading = Lock()
         parts = mosaic.read(path) if mosaic.is_vrt(path) else None
-        self._files = [path, *(parts.files if parts else ())]
+        if not locations.is_remote(path):
+            sidecars.check(path)
+        self._files = [self._opened_as[0], *(parts.files if parts else ())]
         self._stamps = [_stamp(file) for file in self._files]
         self._dataset = _open(path, parts)
         self._blocks = parts.blocks if parts else (Blocks.of(self._dataset),)
@@ -88,7 +90,7 @@ class Raster:
         self.nodata = self._nodata(nodata)
         self._masked = nodata == "file" and self.nodata is None and self._has_mask()
         dataset = self._dataset
-        self.dtype = np.dtype(dataset.dtypes[self.indexes[0] - 1])
+        self.dtype = self._common_dtype()
         self.georeferenced = dataset.crs is not None or dataset.transform != Affine.identity()
         crs = dataset.crs.to_wkt() if dataset.crs else None
         self.grid = GeoGrid(dataset.height, dataset.width, dataset.transform, crs)
@@ -99,6 +101,7 @@ class Raster:
 
     def _check(self) -> None:
         dataset = self._dataset
+        sidecars.check_metadata(dataset, self.path)
         if dataset.count > MOST_BANDS:
             raise SceneError(f"{self.path} has {dataset.count} bands; at most {MOST_BANDS} can be sharpened together")
         with np.errstate(all="ignore"):
@@ -155,6 +158,11 @@ class Raster:
 
         return int(max(map(pixels, self._blocks)) * self.dtype.itemsize)
 
+    def _common_dtype(self) -> np.dtype[Any]:
+        """The type that holds all bands, which are of several types only in a mosaic."""
+        dtype = np.result_type(*(self._dataset.dtypes[index - 1] for index in self.indexes))
+        return np.dtype(np.float64) if dtype.kind in "iu" and dtype.itemsize > 4 else dtype
+
     def _choose(self, bands: Sequence[int] | None) -> None:
         dataset = self._dataset
         if bands is None:
@@ -191,7 +199,10 @@ class Raster:
         dataset = self._dataset
         last = dataset.count
         shape = (min(512, dataset.height), min(512, dataset.width))
-        values = np.unique(dataset.read(last, out_shape=shape))
+        try:
+            values = np.unique(dataset.read(last, out_shape=shape))
+        except RasterioIOError as error:
+            raise self._unreadable(slice(0, dataset.height), error) from None
         top = np.iinfo(dataset.dtypes[-1]).max if "int" in dataset.dtypes[-1] else 1
         return last if set(values.tolist()) <= {0, top} else None
 
@@ -226,9 +237,7 @@ class Raster:
             else:  # compared as numbers: the type may not hold the value
                 valid = (raw != self.nodata).any(axis=0)
         except RasterioIOError as error:
-            raise SceneError(f"{self.path} cannot be read at rows {rows.start}-{rows.stop}: {error}") from (
-                None if locations.is_remote(self._dataset.name) else error
-            )  # whose message may hold secrets
+            raise self._unreadable(rows, error) from None
         if np.issubdtype(raw.dtype, np.floating):
             valid &= np.isfinite(raw).all(axis=0)
         with np.errstate(over="ignore"):
@@ -242,12 +251,20 @@ class Raster:
             data[:, ~valid] = 0
         return data, valid
 
+    def _unreadable(self, rows: slice, error: RasterioIOError) -> SceneError:
+        """Why, as far as that holds no secrets; rasterio itself says "see previous exception"."""
+        reason = getattr(error.__cause__, "errmsg", str(error))
+        return SceneError(f"{self.path} cannot be read at rows {rows.start}-{rows.stop}: {redacted(reason)}")
+
     def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         """All bands and the mask, if there is one."""
         with self._reading:
             if self._dataset.closed:
                 raise SceneError(f"{self.path} was closed before it was read")
-            raw = self._dataset.read(self.indexes, window=window)
+            if len(set(self._dataset.dtypes)) == 1:
+                raw = self._dataset.read(self.indexes, window=window)
+            else:
+                raw = np.stack([self._dataset.read(i, window=window) for i in self.indexes]).astype(self.dtype)
             if not self._masked:
                 return raw, None
             if self._alpha:
@@ -300,8 +317,8 @@ def _open(path: str | Path, parts: Mosaic | None) -> rasterio.DatasetReader:
     if parts:
         try:
             return rasterio.open(parts.document, driver="VRT")
-        except RasterioIOError as error:
-            raise SceneError(f"{path} is no mosaic that can be read: {error}") from error
+        except RasterioIOError as error:  # its message may hold the whole document
+            raise SceneError(f"{path} is no mosaic that GDAL can read") from error
     name = locations.gdal_name(path)
     if locations.is_remote(path):
         locations.set_requests()

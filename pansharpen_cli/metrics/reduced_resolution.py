@@ -193,17 +193,28 @@ class Hypercomplex:
     def measure(self, window: Window) -> Sums:
         seen = window.around(0, self.after)
         bright, fractional = _scale(seen.reference)
+        positive, negative = (bool(sign.any()) for sign in (seen.reference > 0, seen.reference < 0))
         lacking = [self._lacking(span, n) for span, n in zip(
             (seen.tile.rows, seen.tile.cols), seen.valid.shape, strict=True)]  # fmt: skip
         if any(short > have for short, have in zip(lacking, seen.valid.shape, strict=True)):
-            return 0.0, 0, 0, 0, bright, fractional, 1  # an image smaller than a block: the toolbox stops
+            return (
+                0.0,
+                0,
+                0,
+                0,
+                bright,
+                fractional,
+                positive,
+                negative,
+                1,
+            )  # an image smaller than a block: the toolbox stops
         quality, flat, known = self._quality(seen, [(0, short) for short in lacking])
         self.map.put(window.tile, np.where(known, quality, np.nan))
         count = int(np.count_nonzero(known))
         flat &= known
         return (
             float(quality.sum(where=known)), count, known.size - count, int(np.count_nonzero(flat)),
-            bright, fractional, 0,
+            bright, fractional, positive, negative, 0,
         )  # fmt: skip
 
     def _quality(self, seen: Window, beyond: list[tuple[int, int]]) -> tuple[Float64, Mask, Mask]:
@@ -221,10 +232,13 @@ class Hypercomplex:
         return max((blocks - 1) * self._shift + self._size - have, 0)
 
     def scores(self, sums: Sums) -> dict[str, Score]:
-        total, count, invalid, flat, bright, fractional, too_small = sums
+        total, count, invalid, flat, bright, fractional, positive, negative, too_small = sums
         known = Score(nan, count, invalid, flat)
         if fractional and not bright and (self._maxval or 0) <= NORMALISED_PEAK:
             reason = "the data look normalised, and Q2n rounds to whole DN; give maxval and data in DN"
+            return {"Q2n": replace(known, value=None, reason=reason)}
+        if count and negative and not positive:
+            reason = "no value is above 0, and Q2n takes negative ones for 0"
             return {"Q2n": replace(known, value=None, reason=reason)}
         if not count:
             reason = "the image is too small for a block" if too_small else "no block is valid throughout"

@@ -14,8 +14,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -89,23 +88,6 @@ class Claim:
             self._path.unlink()
 
 
-_CLAIM: ContextVar[Claim | None] = ContextVar("of the product that is being made here", default=None)
-
-
-@contextmanager
-def claimed(product: Path) -> Iterator[None]:
-    """Keep other runs from `product`. Its Journal, in this thread, then works under this claim.
-
-    Raises as entering a Claim.
-    """
-    with Claim(product) as claim:
-        token = _CLAIM.set(claim)
-        try:
-            yield
-        finally:
-            _CLAIM.reset(token)
-
-
 def tidy(product: Path) -> None:
     """Remove what a run that was killed in its last moment left beside a finished product, if no other run is at it."""
     with suppress(OutputError), Claim(product):
@@ -135,20 +117,19 @@ def _is(file: BinaryIO, path: Path) -> bool:
 
 
 class Journal:
-    """The finished tiles of the product `path`, made as `key` says, of so many bands of a dtype."""
+    """The finished tiles of the product `path`, made as `key` says, of so many bands of a dtype, under a `claim` that
+    was entered, or one of its own."""
 
-    def __init__(self, path: Path, key: str, bands: int, dtype: np.dtype[Any]) -> None:
-        self._product = path
+    def __init__(self, path: Path, key: str, bands: int, dtype: np.dtype[Any], claim: Claim | None = None) -> None:
+        self._product, self._claim = path, claim
         self._header = f"pansharpen tiles 1 {key}\n".encode()
         self._bands, self._dtype = bands, dtype
         self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Under the claim that `claimed` has made here, or one of its own. Raises as entering that."""
-        here = _CLAIM.get()
+        """Raises as entering a Claim, without one."""
         with ExitStack() as life:
-            ours = here if here and here.product == self._product else None
-            claim = life.enter_context(nullcontext(ours) if ours else Claim(self._product))
+            claim = self._claim or life.enter_context(Claim(self._product))
             claim.preface = len(self._header)
             self._file, self._life = claim.file, life.pop_all()
         return self
@@ -214,11 +195,12 @@ class Journal:
 
 
 class JournalingWriter(ProductWriter):
-    """A ProductWriter with a journal: what earlier runs wrote as `key` says is in it when it is entered."""
+    """A ProductWriter with a journal: what earlier runs wrote as `key` says is in it when it is entered. `claim`: as of
+    its Journal."""
 
-    def __init__(self, key: str, path: Path, *arguments: Any, **options: Any) -> None:
+    def __init__(self, key: str, claim: Claim | None, path: Path, *arguments: Any, **options: Any) -> None:
         super().__init__(path, *arguments, **options)
-        self._journal = Journal(path, key, len(self._layout.bands), self.dtype)
+        self._journal = Journal(path, key, len(self._layout.bands), self.dtype, claim)
 
     def __enter__(self) -> Self:
         with ExitStack() as both:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.evaluation.quality import Judgement, judge
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.mtf import find_sensor
+from pansharpen_cli.inputs.coregistration import Choice
 from pansharpen_cli.inputs.scene import Raster
 from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.modelspec import canonical_band
@@ -24,6 +26,8 @@ from pansharpen_cli.report.alignment import Alignment
 from pansharpen_cli.report.crops import Crop
 from pansharpen_cli.report.inputs import Float32, Inputs, Mask, opened
 from pansharpen_cli.report.measure import Bias, Histograms, Sample
+
+log = logging.getLogger(__name__)
 
 Float64 = npt.NDArray[np.float64]
 
@@ -102,28 +106,35 @@ def gather(
     pan: str | None = None,
     ms: Sequence[str] = (),
     sensor: str | None = None,
+    coregister: Choice | None = None,
     threads: int = 1,
     on_tile: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Measure `products` of one scene by the PAN, MS and sensor of the first; `pan`, `ms`, `sensor` override its tags.
+    """Measure `products` of one scene by the PAN, MS, sensor and shift of the first; `pan`, `ms`, `sensor` and
+    `coregister` override its tags.
 
     Raises SceneError if PAN or MS is not found, does not belong to a product, or the products are not of one scene.
     """
     if len({path.resolve() for path in products}) < len(products):
         raise UsageError(f"{products[0]} or another product is given twice; name each once")
-    if not (pan and ms):
-        _check_one_scene(products)
-    first = judge(products[0], pan=pan, ms=ms, sensor=sensor, maps=True, threads=threads, on_tile=on_tile)
+    _check_one_scene(products, given=bool(pan and ms))
+    first = judge(
+        products[0], pan=pan, ms=ms, sensor=sensor, coregister=coregister, maps=True, threads=threads, on_tile=on_tile
+    )
     judgements = [first] + [
-        judge(path, pan=first.pan, ms=first.ms, sensor=first.sensor, maps=True, threads=threads, on_tile=on_tile)
+        judge(
+            path, pan=first.pan, ms=first.ms, sensor=first.sensor, coregister=first.shift, maps=True,
+            threads=threads, on_tile=on_tile,
+        )
         for path in products[1:]
-    ]
-    with opened(products, first.pan, first.ms) as inputs:
+    ]  # fmt: skip
+    with opened(products, first.pan, first.ms, first.shift) as inputs:
         return _gathered(products, judgements, inputs)
 
 
-def _check_one_scene(products: Sequence[Path]) -> None:
-    """Products that know what they were made of must agree; others are taken for products of the same scene."""
+def _check_one_scene(products: Sequence[Path], given: bool) -> None:
+    """Products that know what they were made of must agree; others are taken for products of the same scene. Of a PAN
+    and an MS that are `given` it is the user who says so."""
     origins: dict[tuple[str, str], Path] = {}
     for path in products:
         raster = Raster(path)
@@ -133,7 +144,10 @@ def _check_one_scene(products: Sequence[Path]) -> None:
             origins.setdefault((tags["PAN_SHA256"], tags.get("MS_SHA256", "")), path)
     if len(origins) > 1:
         one, other, *_ = origins.values()
-        raise SceneError(f"{one} and {other} were made of different files; compare products of one scene")
+        differ = f"{one} and {other} were made of different files"
+        if not given:
+            raise SceneError(f"{differ}; compare products of one scene")
+        log.warning("%s, whatever --pan and --ms say", differ)
 
 
 def _gathered(products: Sequence[Path], judgements: Sequence[Judgement], inputs: Inputs) -> Report:

@@ -59,8 +59,8 @@ class Inputs:
 
 
 @contextmanager
-def opened(products: Sequence[Path], pan: str, ms: Sequence[str]) -> Iterator[Inputs]:
-    """Open `products` with the PAN and MS they were judged by."""
+def opened(products: Sequence[Path], pan: str, ms: Sequence[str], shift: tuple[float, float]) -> Iterator[Inputs]:
+    """Open `products` with the PAN and MS, and the shift between these, they were judged by."""
     with ExitStack() as stack:
         rasters = []
         for path in products:
@@ -68,7 +68,7 @@ def opened(products: Sequence[Path], pan: str, ms: Sequence[str]) -> Iterator[In
             stack.callback(rasters[-1].close)
         tags = rasters[0].tags(TAGS)
         scene = stack.enter_context(Scene.open(pan, *ms, bands=json.loads(tags.get("BANDS", "null"))))
-        canvas = product_canvas(scene, tags)
+        canvas = product_canvas(scene, tags, shift)
         yield Inputs(canvas, [Placed(raster, _origin(raster, canvas)) for raster in rasters])
 
 

@@ -195,7 +195,7 @@ def _index_values(report: Report, name: str) -> list[IndexValue]:
     scores: list[Score] = [made.judgement.report.scores[name] for made in report.products]
     known = [score.value for score in scores if score.value is not None]
     best = (max if INDICES[name].ideal else min)(known, default=None)
-    several = len(scores) > 1
+    several = len({score.counted for score in scores}) == 1 < len(scores)  # of other ground nothing is better
     return [
         IndexValue(DASH, False, score.reason) if score.value is None
         else IndexValue(f"{score.value:.4f}", several and score.value == best, "")
@@ -204,15 +204,21 @@ def _index_values(report: Report, name: str) -> list[IndexValue]:
 
 
 def measured_sentence(report: Report) -> str:
-    judgement = report.products[0].judgement
-    found = judgement.report
+    measured = [_measured(made) for made in report.products]
+    if len(set(measured)) > 1:
+        measured = [f"{made.name}: {text}" for made, text in zip(report.products, measured, strict=True)]
+        measured.append("On different ground no product is called the best.")
+    sensor, told = report.products[0].judgement.sensor, " ".join(dict.fromkeys(measured))
+    return f"{told} MTF of the MS camera: {sensor}. The numbers are those of pansharpen qnr."
+
+
+def _measured(made: Made) -> str:
+    found = made.judgement.report
     blocks = next(iter(found.scores.values()))
     given, size = (f"{cols:,} {TIMES} {rows:,}" for rows, cols in (found.given, found.size))
     return (
-        f"Of {given} pixels {size} were measured, in "
-        f"{counted(blocks.counted, 'block')}; {blocks.invalid:,} {'was' if blocks.invalid == 1 else 'were'} left out "
-        f"for lack of data. MTF of the MS camera: "
-        f"{judgement.sensor}. The numbers are those of pansharpen qnr."
+        f"Of {given} pixels {size} were measured, in {counted(blocks.counted, 'block')}; {blocks.invalid:,} of the "
+        f"scene {'was' if blocks.invalid == 1 else 'were'} left out: no data, or not in the product."
     )
 
 

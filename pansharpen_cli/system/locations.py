@@ -65,11 +65,11 @@ def anywhere(path: str | Path) -> str:
 
 
 def gdal_name(path: str | Path) -> str:
-    """The name by which GDAL opens what a user names: a local path as it is, https://, s3://, gs:// and az:// through
+    """The name by which GDAL opens what a user names: a local path as one, https://, s3://, gs:// and az:// through
     its virtual file systems. Raises SceneError for what is in no list."""
     text = str(path)
     if not is_remote(text):
-        return text
+        return text if os.path.isabs(text) else os.path.join(os.curdir, text)  # which looks like no scheme
     scheme, _, rest = text.partition("://")
     if scheme in SCHEMES and rest:
         return SCHEMES[scheme] + rest

@@ -24,10 +24,11 @@ from pansharpen_cli.backends.torch_backend import TorchBackend, device
 from pansharpen_cli.errors import ModelError, OutputError
 from pansharpen_cli.evaluation.reduced import load, load_full
 from pansharpen_cli.imaging.interpolation import area_phase
-from pansharpen_cli.imaging.mtf import Sensor, find_sensor
+from pansharpen_cli.imaging.mtf import MEASURED, Sensor, find_sensor
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
-from pansharpen_cli.inputs.coregistration import Choice
+from pansharpen_cli.inputs.coregistration import Choice, sensor_of
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.method import best_of, choose
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
 from pansharpen_cli.networks import MIXTURE, build
@@ -70,7 +71,7 @@ class Adaptation:
     network: str | None = None
     resolution: Resolution = "reduced"
     bands: Sequence[str] | None = None
-    sensor: str = "generic"
+    sensor: str = MEASURED
     coregister: Choice = "auto"
     minutes: float = 8.0
     steps: int = 0
@@ -109,7 +110,7 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     if job.threads:
         torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
-    sensor = find_sensor(job.sensor)
+    sensor = _sensor(job)
     scene = _scene(job, sensor)
     mixed = _to_mix(job, scene)
     if mixed and isinstance(scene, ReducedScene):
@@ -118,8 +119,15 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
         fitted = _by_learning(job, scene, sensor, where, on_step)
     classical = {name: tasks.of_method(fitted.judge, name, sensor) for name in RIVALS}
     seconds = time.perf_counter() - began
-    model = _save(job, fitted, scene, classical, seconds)
+    model = _save(job, fitted, scene, sensor, classical, seconds)
     return Adapted(model, fitted.before, fitted.after, classical, fitted.steps, fitted.shares, seconds)
+
+
+def _sensor(job: Adaptation) -> Sensor:
+    if job.sensor != MEASURED:
+        return find_sensor(job.sensor)
+    with Scene.open(job.pan, *job.ms) as scene:
+        return sensor_of(scene)
 
 
 def _scene(job: Adaptation, sensor: Sensor) -> ReducedScene | FullScene:
@@ -307,14 +315,15 @@ def _take_over(network: Network, model: Model) -> None:
 
 
 def _save(
-    job: Adaptation, fitted: _Fitted, scene: ReducedScene | FullScene, classical: dict[str, Judged], seconds: float
-) -> Model:
+    job: Adaptation, fitted: _Fitted, scene: ReducedScene | FullScene, sensor: Sensor, classical: dict[str, Judged],
+    seconds: float,
+) -> Model:  # fmt: skip
     spec = fitted.spec
     training = {
         **spec.training,
         "scene": scene.name,
         "resolution": job.resolution,
-        "sensor": job.sensor,
+        "sensor": sensor.name,
         "steps": fitted.steps,
         "shares": fitted.shares,
         "seed": job.seed,
