@@ -15,8 +15,7 @@ from pansharpen_cli.evaluation import reduced
 from pansharpen_cli.evaluation.benchmark import Samples, is_benchmark, open_samples
 from pansharpen_cli.imaging.mtf import MEASURED, SENSORS, Sensor, find_sensor
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
-from pansharpen_cli.inputs.coregistration import Choice, sensor_of
-from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.inputs.coregistration import Choice, find_or_measure
 from pansharpen_cli.system.locations import is_remote
 
 COLUMNS = ("pan", "ms", "reference", "sensor", "name")
@@ -61,12 +60,9 @@ class Files:
     @cached_property
     def sensor(self) -> Sensor:
         """Raises SceneError if it is to be measured and the files are unusable."""
-        if self.terms.sensor != MEASURED:
-            return find_sensor(self.terms.sensor)
-        if not self.ms:
+        if self.terms.sensor == MEASURED and not self.ms:
             return SENSORS["generic"]
-        with Scene.open(self.pan, *self.ms) as scene:
-            return sensor_of(scene)
+        return find_or_measure(self.terms.sensor, self.pan, self.ms)
 
     def load(self) -> ReducedScene | FullScene:
         """Raises SceneError for unusable files, UsageError for terms that make no sense with them."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.imaging.interpolation import area_phase, expand
-from pansharpen_cli.imaging.mtf import SENSORS, Sensor, find_sensor
+from pansharpen_cli.imaging.mtf import MEASURED, SENSORS, Sensor, find_sensor
 from pansharpen_cli.imaging.registration import Shift, WindowShift, combine, window_shift
 from pansharpen_cli.imaging.sharpness import Likeness, measured_gain
 from pansharpen_cli.imaging.tiling import Pixels, Tile
@@ -77,6 +78,14 @@ def sensor_of(scene: Scene) -> Sensor:
     """The same of a scene as it lies in its files. Raises SceneError."""
     canvas = SceneCanvas.of(scene)
     return measured_sensor(canvas, measure(canvas))
+
+
+def find_or_measure(text: str, pan: str | Path, ms: Sequence[str | Path]) -> Sensor:
+    """The sensor that `text` names, or the one measured in these files. Raises UsageError, SceneError."""
+    if text != MEASURED:
+        return find_sensor(text)
+    with Scene.open(pan, *ms) as scene:
+        return sensor_of(scene)
 
 
 def measure_gain(canvas: Canvas, shift: Shift) -> float | None:

@@ -29,6 +29,7 @@ LARGEST = 64 * 2**20
 OFF_GRID = 0.05
 """Pixels by which a file may lie off the mosaic's grid; GDAL puts it on the nearest pixel."""
 
+_SIDES = ("xOff", "yOff", "xSize", "ySize")
 _SOURCE = {"SourceFilename", "SourceBand", "SrcRect", "DstRect"}
 _KEPT: dict[str, set[str]] = {
     "VRTDataset": {"SRS", "GeoTransform", "VRTRasterBand", "MaskBand"},
@@ -50,8 +51,8 @@ _ATTRIBUTES = {
     "VRTDataset": {"rasterXSize", "rasterYSize"},
     "SRS": {"dataAxisToSRSAxisMapping", "coordinateEpoch"},
     "VRTRasterBand": {"dataType", "band"},
-    "SrcRect": {"xOff", "yOff", "xSize", "ySize"},
-    "DstRect": {"xOff", "yOff", "xSize", "ySize"},
+    "SrcRect": set(_SIDES),
+    "DstRect": set(_SIDES),
 }
 
 
@@ -185,9 +186,6 @@ def _sources(root: Element, path: str | os.PathLike[str]) -> Iterator[Element]:
             _set(rectangles[0], [a + round(step) for a, step in zip(whole, [*steps[:2], 0, 0], strict=True)])
             _set(rectangles[1], whole)
         yield source
-
-
-_SIDES = ("xOff", "yOff", "xSize", "ySize")
 
 
 def _set(element: Element | None, values: Sequence[int]) -> None:

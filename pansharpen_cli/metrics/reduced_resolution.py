@@ -31,9 +31,7 @@ from pansharpen_cli.metrics.streaming import (
     margins,
     tiles,
 )
-
-NORMALISED_PEAK = 1.5
-"""Fractional data that stay below this are not DN."""
+from pansharpen_cli.metrics.units import NORMALISED
 
 PRESETS: dict[str, int] = {"none": 0, "dlpan": 21, "pancollection": 30}
 """The toolbox's `dim_cut` of published protocols: its own demo, and the tables made with PanCollection."""
@@ -234,7 +232,7 @@ class Hypercomplex:
     def scores(self, sums: Sums) -> dict[str, Score]:
         total, count, invalid, flat, bright, fractional, positive, negative, too_small = sums
         known = Score(nan, count, invalid, flat)
-        if fractional and not bright and (self._maxval or 0) <= NORMALISED_PEAK:
+        if fractional and not bright and (self._maxval or 0) <= NORMALISED:
             reason = "the data look normalised, and Q2n rounds to whole DN; give maxval and data in DN"
             return {"Q2n": replace(known, value=None, reason=reason)}
         if count and negative and not positive:
@@ -249,7 +247,7 @@ class Hypercomplex:
 def _scale(image: Float64) -> tuple[bool, bool]:
     """Whether an image has values too large for normalised data, and, if it has none, fractional ones."""
     some = image[:, ::BLOCK, ::BLOCK]  # a few tell it of nearly all images
-    bright = any((np.abs(part) > NORMALISED_PEAK).any() for part in (some, image))
+    bright = any((np.abs(part) > NORMALISED).any() for part in (some, image))
     return bright, not bright and bool((image % 1).any())
 
 

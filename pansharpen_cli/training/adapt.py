@@ -24,11 +24,10 @@ from pansharpen_cli.backends.torch_backend import TorchBackend, device
 from pansharpen_cli.errors import ModelError, OutputError
 from pansharpen_cli.evaluation.reduced import load, load_full
 from pansharpen_cli.imaging.interpolation import area_phase
-from pansharpen_cli.imaging.mtf import MEASURED, Sensor, find_sensor
+from pansharpen_cli.imaging.mtf import MEASURED, Sensor
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
-from pansharpen_cli.inputs.coregistration import Choice, sensor_of
-from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.inputs.coregistration import Choice, find_or_measure
 from pansharpen_cli.method import best_of, choose
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
 from pansharpen_cli.networks import MIXTURE, build
@@ -110,7 +109,7 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     if job.threads:
         torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
-    sensor = _sensor(job)
+    sensor = find_or_measure(job.sensor, job.pan, job.ms)
     scene = _scene(job, sensor)
     mixed = _to_mix(job, scene)
     if mixed and isinstance(scene, ReducedScene):
@@ -121,13 +120,6 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     seconds = time.perf_counter() - began
     model = _save(job, fitted, scene, sensor, classical, seconds)
     return Adapted(model, fitted.before, fitted.after, classical, fitted.steps, fitted.shares, seconds)
-
-
-def _sensor(job: Adaptation) -> Sensor:
-    if job.sensor != MEASURED:
-        return find_sensor(job.sensor)
-    with Scene.open(job.pan, *job.ms) as scene:
-        return sensor_of(scene)
 
 
 def _scene(job: Adaptation, sensor: Sensor) -> ReducedScene | FullScene:
