@@ -1,14 +1,16 @@
 """How long `pansharpen run` takes from files to product, beside writing that product alone and beside GDAL.
 
     python benchmarks/run.py FOLDER [--sizes 4096 8192 16384] [--models exp brovey gsa mtf-glp-fs] [--repeat 3]
-        [--bands 4] [--threads 2] [--coregister auto] [--overviews] [--device cpu] [--json FILE]
+        [--bands 4] [--threads 2] [--coregister auto] [--sensor measured] [--overviews] [--device cpu] [--json FILE]
 
-makes scenes of 4 or 8 bands (see qnr.py) in FOLDER unless they are there. All ways take turns, each in a fresh process,
-with the same creation options: ZSTD, predictor 2, blocks of 512 pixels, no overviews. `write` reads a product block by
-block and writes it; `gdal` is gdal_pansharpen.py (weighted Brovey, cubic). With --overviews `run` and `write` make
-them, which GDAL does not. Printed are the medians of wall seconds and of the seconds all cores worked (wall time on a
-busy machine says little), their ratios to `write` and GDAL, the peak memory, and, of several sizes, the exponent with
-which both grow with the pixels, beyond what a scene of 512 pixels takes: the start of a program does not grow.
+makes scenes of 4 or 8 bands (see qnr.py) in FOLDER unless they are there. All ways and sizes take turns, each in a
+fresh process, with the same creation options: ZSTD, predictor 2, blocks of 512 pixels, no overviews. `write` reads a
+product block by block and writes it; `gdal` is gdal_pansharpen.py (weighted Brovey, cubic). With --overviews `run` and
+`write` make them, which GDAL does not. Printed are the medians of wall seconds and of the seconds all cores worked
+(wall time on a busy machine says little), their ratios to `write` and GDAL, the peak memory, and, of several sizes,
+the exponent with which both grow with the pixels, beyond what a scene of 512 pixels takes: the start of a program does
+not grow. Nor do looks for the shift and the sharpness, at more windows than such a scene has; `--coregister off
+--sensor generic` leaves them out.
 """
 
 from __future__ import annotations
@@ -82,26 +84,25 @@ def ways(size: int, options: argparse.Namespace) -> dict[str, list[str | Path]]:
         creation = [part for option in (*creation, f"NUM_THREADS={threads}") for part in ("-co", option)]
         commands["gdal"] = [gdal, "-q", "-threads", str(threads), "-r", "cubic", *creation, pan, ms, output]
     ours = [sys.executable, "-m", "pansharpen_cli", "run", pan, ms, "-o", output, "--overwrite", "-q"]
-    ours += ["-j", str(threads), "--coregister", options.coregister, "--device", options.device]
+    ours += ["-j", str(threads), "--device", options.device]
+    ours += ["--coregister", options.coregister, "--sensor", options.sensor]
     ours += ["--co", "COMPRESS=ZSTD", *([] if options.overviews else ["--co", "OVERVIEWS=NONE"])]
     return commands | {model: [*ours, "--model", model] for model in options.models}
 
 
-def measure(folder: Path, commands: dict[str, list[str | Path]], repeat: int) -> dict[str, Run]:
-    """Medians of `repeat` runs of each, which take turns; of memory the largest."""
-    runs: dict[str, list[Run]] = {name: [] for name in commands}
+def measure(folder: Path, commands: dict[int, dict[str, list[str | Path]]], repeat: int) -> dict[int, dict[str, Run]]:
+    """Medians of `repeat` runs of each command, by size and name, which all take turns; of memory the largest."""
+    runs: dict[tuple[int, str], list[Run]] = {(size, name): [] for size, ways in commands.items() for name in ways}
     for _ in range(repeat):
-        for name, command in commands.items():
+        for (size, name), done in runs.items():
             (folder / "output.tif").unlink(missing_ok=True)
-            runs[name].append(run(command))
-    return {
-        name: Run(
-            statistics.median(one.wall for one in done),
-            statistics.median(one.cores for one in done),
-            max(one.memory for one in done),
-        )
-        for name, done in runs.items()
-    }
+            done.append(run(commands[size][name]))
+    return {size: {name: _median(runs[size, name]) for name in ways} for size, ways in commands.items()}
+
+
+def _median(done: Sequence[Run]) -> Run:
+    wall, cores = (statistics.median(getattr(one, field) for one in done) for field in ("wall", "cores"))
+    return Run(wall, cores, max(one.memory for one in done))
 
 
 def show(size: int, bands: int, medians: dict[str, Run]) -> None:
@@ -114,10 +115,11 @@ def show(size: int, bands: int, medians: dict[str, Run]) -> None:
         print(f"{name:20} {speed} {one.memory:5.0f}   {ratios}", flush=True)
 
 
-def exponents(results: dict[int, dict[str, Run]], start: dict[str, Run]) -> dict[str, tuple[float, float]]:
-    """Of time over pixels, from the smallest to the largest scene, without the `start`: of wall and of core seconds."""
-    small, large = results[min(results)], results[max(results)]
-    growth = log((max(results) / min(results)) ** 2)
+def exponents(results: dict[int, dict[str, Run]]) -> dict[str, tuple[float, float]]:
+    """Of time over pixels, from the smallest to the largest scene, without the start: of wall and of core seconds."""
+    _, least, *_, most = sorted(results)
+    start, small, large = results[START], results[least], results[most]
+    growth = log((most / least) ** 2)
     return {
         name: (
             log((large[name].wall - one.wall) / (small[name].wall - one.wall)) / growth,
@@ -137,19 +139,16 @@ def main() -> None:
     parser.add_argument("--bands", type=int, choices=NAMES, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--coregister", default="auto")
+    parser.add_argument("--sensor", default="measured")
     parser.add_argument("--overviews", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    results = {}
-    for size in arguments.sizes:
-        results[size] = measure(arguments.folder, ways(size, arguments), arguments.repeat)
-        show(size, arguments.bands, results[size])
-    growth = {}
-    if len(results) > 1:
-        start = measure(arguments.folder, ways(START, arguments), arguments.repeat)
-        show(START, arguments.bands, start)
-        growth = exponents(results, start)
+    sizes = [START, *arguments.sizes] if len(arguments.sizes) > 1 else arguments.sizes
+    results = measure(arguments.folder, {size: ways(size, arguments) for size in sizes}, arguments.repeat)
+    for size, medians in results.items():
+        show(size, arguments.bands, medians)
+    growth = exponents(results) if len(sizes) > 1 else {}
     (arguments.folder / "output.tif").unlink(missing_ok=True)
     for name, (wall, cores) in growth.items():
         print(f"{name:20} grows as pixels ** {wall:.3f}, of core seconds {cores:.3f}")

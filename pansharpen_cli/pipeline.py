@@ -32,10 +32,12 @@ from pansharpen_cli.inputs.coregistration import Choice, measure, measured_senso
 from pansharpen_cli.inputs.coregistration import parse as parse_shift
 from pansharpen_cli.inputs.mosaic import files_of
 from pansharpen_cli.inputs.part import Part, Statistics, fetch, put_out, seen, window
-from pansharpen_cli.inputs.scene import Nodata, Scene
+from pansharpen_cli.inputs.raster import Nodata
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.method import BackendName, Means, Method, choose
 from pansharpen_cli.outputs.journal import Claim, JournalingWriter
-from pansharpen_cli.outputs.writer import ProductWriter, check_target
+from pansharpen_cli.outputs.target import check_target
+from pansharpen_cli.outputs.writer import ProductWriter
 from pansharpen_cli.system import locations, memory, settings
 from pansharpen_cli.system.concurrency import Behind, Threads
 from pansharpen_cli.system.files import digest, named_from, redacted, same_file
@@ -54,6 +56,9 @@ WIDE_HALO = 40
 @dataclass(frozen=True)
 class Job:
     """What to sharpen, into what, and how. Only the paths are needed.
+
+    `resume`: what a run that was killed has finished is kept; `remembered`: a later one is to know if the product is
+    finished, for which inputs that are fetched are read once more.
 
     `part`: only that of the scene is put out; `statistics`: what its shift and global values come from. `max_memory`:
     bytes of the whole process.
@@ -76,6 +81,7 @@ class Job:
     creation_options: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
     resume: bool = False
+    remembered: bool = False
     tile: int | None = None
     threads: int = 0
     max_memory: int | None = None
@@ -113,7 +119,7 @@ NO_SHIFT = Shift(0, 0, 0, 0, 0)
 INPUTS = {"pan", "ms", "model"}
 """Fields of a job that count by what they name."""
 NO_PIXELS = {"output", "device", "backend", "format", "creation_options", "overwrite", "resume"}
-NO_PIXELS |= {"tile", "threads", "max_memory"}
+NO_PIXELS |= {"remembered", "tile", "threads", "max_memory"}
 """Fields that do not change the pixels of its product."""
 
 
@@ -205,13 +211,19 @@ def input_digests(job: Job) -> list[str]:
 
 def job_digest(job: Job, method: Method, scene: Scene, digests: Sequence[str]) -> str:
     """SHA-256 of all that the pixels come from: the program's version, the inputs (their `digests`), the model and the
-    parameters. Products of one digest are the same, but for how their devices round. "" if an input has no digest.
+    parameters. Products of one digest are the same, but for how their devices round. "" if nothing tells what an
+    input holds: of one that is fetched its pixels do, if the job says so and wants the whole scene.
     """
+    rasters = (scene.pan, *scene.ms)
+    contents = [*digests]
     if not all(digests):
-        return ""
+        if job.part or not (job.resume or job.remembered):
+            return ""
+        contents += [raster.content() for raster in rasters if raster.remote]
     parameters = {name: value for name, value in asdict(job).items() if name not in INPUTS | NO_PIXELS}
     model = method.model.spec.to_json() if method.model else method.name
-    parts = [__version__, list(digests), scene.band_names, model, parameters]
+    told = [raster.told for raster in rasters]  # in part by files beside them
+    parts = [__version__, contents, told, scene.band_names, model, parameters]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -290,7 +302,7 @@ def _key(job: Job, job_sha256: Callable[[], str], means: Means, tile: int) -> st
     if not job.resume:
         return None
     if not job_sha256():
-        log.warning("%s is made anew: its inputs are not local files, so they may have changed", job.output)
+        log.warning("%s is made anew: it has inputs elsewhere, and nothing tells whether they have changed", job.output)
         return None
     return f"{job_sha256()} {means.backend} {means.device} {tile}"
 

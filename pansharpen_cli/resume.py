@@ -12,11 +12,14 @@ from time import perf_counter
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.imaging.registration import Shift
-from pansharpen_cli.inputs.scene import Raster, Scene
+from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.method import choose
 from pansharpen_cli.outputs.journal import BusyError, Claim, journal_of, tidy, tiles_size
-from pansharpen_cli.outputs.writer import TAGS
+from pansharpen_cli.outputs.layout import TAGS
 from pansharpen_cli.pipeline import Compute, Job, Product, input_digests, job_digest, sharpen
+from pansharpen_cli.system import locations
+from pansharpen_cli.upload import is_there
 
 ROWS = 512
 """Of a product that are read at once."""
@@ -38,8 +41,7 @@ def resume(
     with _naming_the_journal(job), Claim(job.output) as claim:
         if made := finished(job):  # another run may have finished it just before it was claimed
             return made
-        anew = replace(job, resume=True, overwrite=job.overwrite or bool(_tags(job)))
-        return sharpen(anew, on_tile, compute, claim)
+        return sharpen(replace(replacing_its_own(job), resume=True), on_tile, compute, claim)
 
 
 @contextmanager
@@ -56,21 +58,28 @@ def _naming_the_journal(job: Job) -> Iterator[None]:
         raise
 
 
+def replacing_its_own(job: Job) -> Job:
+    """`job`, which may take the place of an older product of this program, and whose own is known again."""
+    return replace(job, overwrite=job.overwrite or bool(_tags(job)), remembered=True)
+
+
 def finished(job: Job) -> Product | None:
-    """The product of this very job, if it is there and complete. Raises PansharpenError as `resume`."""
+    """The product of this very job, if it is there and complete; an object in a store is there when all of it is.
+    Raises PansharpenError as `resume`."""
     began = perf_counter()
     tags = _tags(job)
     if not tags:
         return None
     with Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene:
         method = choose(job.model, scene)
-        job_sha256 = job_digest(job, method, scene, input_digests(job))
+        job_sha256 = job_digest(replace(job, remembered=True), method, scene, input_digests(job))
         if not job_sha256 or tags.get("JOB_SHA256") != job_sha256:
             return None
         bands = scene.band_names
-    with closing(Raster(job.output)) as product:
+    url = locations.output_url(job.output)
+    with closing(Raster(url or job.output)) as product:
         is_cog = product.tags("IMAGE_STRUCTURE").get("LAYOUT") == "COG"
-        if is_cog != (job.format == "cog") or not _reads_whole(product):
+        if is_cog != (job.format == "cog") or not (url or _reads_whole(product)):
             return None
         dx, dy = map(float, tags["SHIFT_APPLIED"].split(","))
         return Product(
@@ -82,10 +91,11 @@ def finished(job: Job) -> Product | None:
 
 def _tags(job: Job) -> dict[str, str]:
     """Of a product of this program under the job's output; none for any other file."""
-    if not job.output.is_file():
+    url = locations.output_url(job.output)
+    if not (is_there(url) if url else job.output.is_file()):
         return {}
     try:
-        with closing(Raster(job.output)) as product:
+        with closing(Raster(url or job.output)) as product:
             tags = product.tags(TAGS)
     except SceneError:
         return {}

@@ -20,9 +20,10 @@ import pyproj
 from pansharpen_cli import __version__
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.imaging.geogrid import GeoGrid
-from pansharpen_cli.inputs.scene import Raster
+from pansharpen_cli.imaging.overlay import corners_of
+from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.modelspec import canonical_band
-from pansharpen_cli.outputs.writer import partial_beside, publish
+from pansharpen_cli.outputs.target import partial_beside, publish
 from pansharpen_cli.pipeline import Product
 from pansharpen_cli.system.files import digest, redacted
 from pansharpen_cli.system.locations import is_remote
@@ -192,11 +193,10 @@ def _project(item: Item, grid: GeoGrid) -> None:
         crs = pyproj.CRS.from_wkt(grid.crs)
         code = ":".join(crs.to_authority() or ()) or None
         wkt2 = None if code else crs.to_wkt()
-    (left, right), (bottom, top) = grid.cols.ends, grid.rows.ends
+    on_map = {} if grid.by_rpc else {"transform": list(grid.transform), "bbox": list(grid.bounds)}
     ProjectionExtension.ext(item, add_if_missing=True).apply(
-        code=code, wkt2=wkt2, shape=[grid.height, grid.width], transform=list(grid.transform),
-        bbox=[left, bottom, right, top],
-    )  # fmt: skip
+        code=code, wkt2=wkt2, shape=[grid.height, grid.width], **on_map
+    )
 
 
 def _describe_file(asset: Asset, path: Path) -> None:
@@ -207,12 +207,19 @@ def _describe_file(asset: Asset, path: Path) -> None:
 
 def _footprint(grid: GeoGrid) -> dict[str, Any] | None:
     """The corners in longitude and latitude, counter-clockwise."""
-    if grid.crs is None:
+    if grid.rpc and grid.by_rpc:
+        corners = corners_of(grid.rpc, grid.height, grid.width)
+    elif grid.crs:
+        to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+        corners = [to_degrees.transform(*corner) for corner in grid.corners]
+    else:
+        corners = None
+    if corners is None:
         return None
-    to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
-    (left, right), (bottom, top) = grid.cols.ends, grid.rows.ends
-    corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
-    return {"type": "Polygon", "coordinates": [[list(to_degrees.transform(*corner)) for corner in corners]]}
+    following = [*corners[1:], corners[0]]
+    area = sum(x * v - u * y for (x, y), (u, v) in zip(corners, following, strict=True))
+    around = corners if area > 0 else corners[::-1]
+    return {"type": "Polygon", "coordinates": [[list(corner) for corner in (*around, around[0])]]}
 
 
 def _box(grid: GeoGrid) -> list[float] | None:

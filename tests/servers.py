@@ -98,7 +98,7 @@ def misbehaving(served: Path) -> Iterator[str]:
 @contextmanager
 def store(folder: Path) -> Iterator[dict[str, str]]:
     """An object store like S3, whose buckets are folders; yields the environment by which GDAL finds it. Nothing can be
-    put into the bucket `full`."""
+    put into the bucket `full`, `closed` says nothing of what it has, and `slow` takes a minute to take something."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Store,), {"served": folder}))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -154,8 +154,8 @@ class _Misbehaving(BaseHTTPRequestHandler):
 class _Store(_Misbehaving):
     def do_GET(self) -> None:
         path = self.served / self.path.split("?")[0].strip("/")
-        if not path.is_file():
-            self._answer(404)
+        if not path.is_file() or "closed" in path.parts:
+            self._answer(403 if "closed" in path.parts else 404)
             return
         with suppress(OSError):
             self._send("ok", path.read_bytes())
@@ -169,6 +169,9 @@ class _Store(_Misbehaving):
             self._answer(403)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parts[-2] == "slow":
+            (path.parent / "begun").touch()
+            time.sleep(60)
         path.write_bytes(content)
         self._answer(200)
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
+from servers import store
 from worlds import World
 
 from pansharpen_cli import zoo
@@ -32,6 +34,7 @@ from pansharpen_cli.batch.workers import Death, Workers
 from pansharpen_cli.errors import ModelError, OutputError, SceneError, UsageError
 from pansharpen_cli.outputs.journal import journal_of
 from pansharpen_cli.pipeline import Job
+from pansharpen_cli.system import locations
 
 PROGRAM = [sys.executable, "-m", "pansharpen_cli"]
 SLOW = "PANSHARPEN_SLOW" in os.environ
@@ -192,13 +195,91 @@ def test_a_manifest_may_be_kept_below_a_folder(ms, tmp_path):
     assert len(read_manifest(manifest, tmp_path, common)) == 2
 
 
-@pytest.mark.parametrize("output", ["s3://bucket/products", "https://example.com/products", "/vsis3/bucket/products"])
+@pytest.mark.parametrize("output", ["ftp://bucket/products", "https://example.com/products", "/vsis3/bucket/products"])
 def test_products_are_written_here(output, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_scenes(tmp_path / "in", 1)
     with pytest.raises(OutputError, match=f"{output} is not on this machine"):
         sharpen_all(batch(tmp_path / "in", Path(output)))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def in_a_bucket(scenes, bucket):
+    """Compressed copies of scenes, and a manifest that names them by URL."""
+    lines = ["pan,ms,out"]
+    for scene in sorted(scenes.iterdir()):
+        (bucket / scene.name).mkdir(parents=True)
+        for name in ("pan.tif", "ms.tif"):
+            rasterio.shutil.copy(scene / name, bucket / scene.name / name, driver="GTiff", compress="deflate")
+        lines.append(",".join(f"s3://bucket/{scene.name}/{name}" for name in ("pan.tif", "ms.tif")) + f",{scene.name}")
+    manifest = scenes / "scenes.csv"
+    manifest.write_text("\n".join(lines))
+    return manifest
+
+
+def test_from_store_to_store(tmp_path):
+    """A batch that needs no disk but for the product it is at; finished, changed, old and foreign objects."""
+    manifest = in_a_bucket(make_scenes(tmp_path / "in", 3), tmp_path / "bucket")
+    local = batch(tmp_path / "in", tmp_path / "local")
+    sharpen_all(local)
+    products, here = tmp_path / "bucket" / "products", tmp_path / "here"
+    here.mkdir()
+    with store(tmp_path) as keys:
+        told_here = run(manifest, "-o", "s3://bucket/products", cwd=here, env=os.environ | keys)
+        assert (told_here.returncode, "--summary-folder" in told_here.stderr) == (2, True)
+        arguments = [manifest, "-o", "s3://bucket/products", "-m", "exp", "--qnr", "--summary-folder", here]
+
+        def again(*more):
+            done = run(*arguments, *more, cwd=here, env=os.environ | keys | {"TMPDIR": str(here)})
+            assert [path.name for path in here.iterdir()] == ["summary.jsonl"]
+            return done.returncode, statuses(here)
+
+        assert again() == (0, dict.fromkeys(("s000", "s001", "s002"), "done"))
+        told = summary(here)["s001"]
+        assert told["product"] == "s3://bucket/products/s001.tif"
+        assert told["hqnr"] > 0.5
+        for name in ("s000", "s001", "s002"):
+            assert (pixels(products / f"{name}.tif") == pixels(tmp_path / "local" / f"{name}.tif")).all()
+        assert again() == (5, dict.fromkeys(("s000", "s001", "s002"), "failed"))
+        assert "exists" in summary(here)["s000"]["message"]
+        assert {line["attempts"] for line in summary(here).values()} == {1}
+        # what they were made of was not remembered: our own are made anew
+        assert again("--resume") == (0, dict.fromkeys(("s000", "s001", "s002"), "done"))
+        before = {path: path.stat().st_mtime_ns for path in products.iterdir()}
+        (here / "summary.jsonl").unlink()
+        assert again("--resume") == (0, dict.fromkeys(("s000", "s001", "s002"), "kept"))
+        assert "not fetched to be judged" in summary(here)["s000"]["message"]
+        with rasterio.open(tmp_path / "bucket" / "s001" / "ms.tif", "r+") as ms:
+            pixel = ms.read(window=rasterio.windows.Window(9, 9, 1, 1)) + 1
+            ms.write(pixel, window=rasterio.windows.Window(9, 9, 1, 1))
+        (products / "s002.tif").write_text("somebody else's")
+        assert again("--resume") == (5, {"s000": "kept", "s001": "done", "s002": "failed"})
+        assert (products / "s002.tif").read_text() == "somebody else's"
+        assert (products / "s000.tif").stat().st_mtime_ns == before[products / "s000.tif"]
+        assert again("--overwrite", "--resume") == (0, {"s000": "kept", "s001": "kept", "s002": "done"})
+        plans = run(*arguments, "--resume", "--dry-run", "--json", cwd=here, env=os.environ | keys)
+        assert [one["status"] for one in json.loads(plans.stdout)["scenes"]] == ["kept"] * 3
+
+
+def test_a_store_that_says_nothing_is_not_written_to(tmp_path):
+    """It is asked before a batch begins."""
+    manifest = in_a_bucket(make_scenes(tmp_path / "in", 2), tmp_path / "bucket")
+    with store(tmp_path) as keys:
+        done = run(manifest, "-o", "s3://closed", "--summary-folder", tmp_path, env=os.environ | keys)
+        assert done.returncode == 1
+        assert "s3://closed/s000.tif cannot be looked for: its server answers 403, Forbidden" in done.stderr
+    assert not (tmp_path / "summary.jsonl").exists()
+    with pytest.raises(UsageError, match="names no bucket"):
+        locations.output("s3:///x", folder=True)
+
+
+def test_a_manifest_is_not_replaced_by_the_summary(tmp_path):
+    make_scenes(tmp_path, 1)
+    manifest = tmp_path / "summary.jsonl"
+    manifest.write_text('{"pan": "s000/pan.tif", "ms": "s000/ms.tif"}\n')
+    done = run(manifest, "-o", tmp_path, "-m", "exp")
+    assert (done.returncode, "would take the place of" in done.stderr) == (2, True)
+    assert manifest.read_text().startswith('{"pan"')
 
 
 def test_two_scenes_cannot_become_one_file(tmp_path):
@@ -476,7 +557,7 @@ HOLDS = """
 import sys
 from pathlib import Path
 from pansharpen_cli.outputs.journal import Claim
-from pansharpen_cli.outputs.writer import partial_beside
+from pansharpen_cli.outputs.target import partial_beside
 product = Path(sys.argv[1])
 with Claim(product):
     partial_beside(product).write_text("live")

@@ -27,7 +27,8 @@ LAYERS = (
     ("backends.limited",),
     # the verbs
     ("cluster", "doctor", "parity", "pipeline"),
-    ("evaluation", "resume", "stac", "upload"),
+    ("upload",),
+    ("evaluation", "resume", "stac"),
     ("report",),
     ("batch", "training"),
     ("cli",),
@@ -43,8 +44,11 @@ HOMES = {
     "rasterio": {
         "inputs.blocks",
         "inputs.mosaic",
-        "inputs.scene",
+        "inputs.raster",
         "inputs.sidecars",
+        "outputs.draft",
+        "outputs.layout",
+        "outputs.readback",
         "outputs.writer",
         "outputs.quicklook",
         "upload",

@@ -3,6 +3,7 @@ servers that do not do what they should."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,7 +58,7 @@ def test_nothing_else_is_opened(named, tmp_path, monkeypatch):
         gdal_name(named)
     assert "secret" not in str(refused.value)
     monkeypatch.setattr(rasterio, "open", lambda *_, **__: pytest.fail("it was opened"))
-    from pansharpen_cli.inputs.scene import Raster
+    from pansharpen_cli.inputs.raster import Raster
 
     with pytest.raises(SceneError):
         Raster(named)
@@ -171,6 +172,30 @@ def test_what_is_no_image_is_refused_without_its_secrets(served, tmp_path):
     assert "0a1b2c" not in done.stderr
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_who_is_stopped_does_not_wait_for_a_store(how, served, tmp_path):
+    passing = tmp_path / "passing"
+    passing.mkdir()
+    with store(tmp_path) as keys:
+        arguments = [served / "pan.tif", served / "ms.tif", "-m", "exp", "-o", "s3://slow/out.tif", "-q"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pansharpen_cli", "run", *map(str, arguments)],
+            env=os.environ | keys | {"TMPDIR": str(passing)}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        until = time.monotonic() + 60
+        while not (tmp_path / "slow" / "begun").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(how)
+        asked = time.monotonic()
+        _, told = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 15
+    assert process.returncode in (130, 143)
+    assert told.count("\n") == 1
+    assert not list(passing.iterdir())
+    assert not (tmp_path / "slow" / "out.tif").exists()
+
+
 def test_from_store_to_store(served, tmp_path):
     """Both files out of an object store, the product into it; it is the product of a run on files."""
     (tmp_path / "bucket").mkdir()
@@ -187,7 +212,18 @@ def test_from_store_to_store(served, tmp_path):
         assert (again.returncode, "exists" in again.stderr) == (1, True)
         full = run(*inputs, "-o", "s3://full/out.tif", **keys)
         assert (full.returncode, "s3://full/out.tif cannot be written" in full.stderr) == (1, True)
-        assert run(*inputs, "-o", "s3://bucket/new/out.tif", "--resume", **keys).returncode == 2
+        again = run(*inputs, "-o", "s3://bucket/new/part.tif", "--resume", **keys)
+        assert (again.returncode, "is finished" in again.stderr) == (0, False)
+        again = run(*inputs, "-o", "s3://bucket/new/part.tif", "--resume", **keys)
+        assert (again.returncode, "is finished" in again.stderr) == (0, False)  # a part is not fetched as a whole
+        whole = [*inputs[:2], "-o", "s3://bucket/new/whole.tif", "--resume", "-m", "exp"]
+        assert [("is finished" in run(*whole, **keys).stderr) for _ in range(2)] == [False, True]
+        (tmp_path / "bucket" / "text.tif").write_text("precious")
+        text = run(*inputs, "-o", "s3://bucket/text.tif", **keys)
+        assert (text.returncode, "exists" in text.stderr) == (1, True)
+        closed = run(*inputs, "-o", "s3://closed/out.tif", **keys)
+        assert "s3://closed/out.tif cannot be looked for: its server answers 403, Forbidden" in closed.stderr
+        assert run(*inputs, "-o", "s3://bucket/new/out.tif", "--stac", **keys).returncode == 2
         files = served / "pan.tif", served / "ms.tif"
         assert run(*files, *part, "-o", "s3://bucket/of_files.tif", **keys).returncode == 0
     with rasterio.open(tmp_path / "bucket/of_files.tif") as there:  # and not as seen from where it was written

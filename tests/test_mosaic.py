@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from worlds import World
 from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.inputs import mosaic
-from pansharpen_cli.inputs.scene import Raster, Scene
+from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.pipeline import Job, sharpen
 from pansharpen_cli.resume import resume
 from pansharpen_cli.system.files import digest
@@ -239,15 +241,15 @@ def test_bands_of_several_types(tmp_path: Path):
     raster.close()
 
 
-def test_a_mosaic_of_what_lies_nowhere_is_refused_as_that(tmp_path: Path):
+def test_a_mosaic_of_a_view_is_placed_by_its_rpcs(tmp_path: Path):
     place = "<GeoTransform>"
     vrt = broken(tmp_path, place, f"<Metadata domain='RPC'>{RPC}</Metadata>{place}")
     text = vrt.read_text()
     start, stop = text.index("<SRS>"), text.index("</GeoTransform>") + len("</GeoTransform>")
     rpc = text.index("<Metadata")
     vrt.write_text(text[:start] + text[rpc : text.index("</Metadata>") + len("</Metadata>")] + text[stop:])
-    with pytest.raises(SceneError, match="RPCs only"):
-        Raster(vrt)
+    with closing(Raster(vrt)) as raster:
+        assert raster.grid.by_rpc
 
 
 def test_a_tiff_that_speaks_of_vrts_is_a_tiff(tmp_path: Path):

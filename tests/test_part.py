@@ -159,7 +159,7 @@ def test_a_part_off_the_scene_is_refused(part, job):
 
 def test_bounds_need_a_crs(job, tmp_path):
     pan, ms = World(crs=None).write(tmp_path, name="plain")
-    with pytest.raises(SceneError, match="has no CRS"):
+    with pytest.raises(SceneError, match="in no map projection"):
         sharpen(Job(pan, [ms], job.output, "exp", part=Bounds(0, 0, 1, 1)))
 
 

@@ -18,7 +18,8 @@ from worlds import CORNER, UTM, Sheet, World, save
 
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.inputs.canvas import SceneCanvas
-from pansharpen_cli.inputs.scene import Raster, Scene
+from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.modelspec import canonical_band
 from pansharpen_cli.pipeline import Job, sharpen
 
@@ -81,11 +82,12 @@ def test_pixels_of_one_size(tmp_path: Path):
     refuse(pan, ms, culprit=ms, because="nothing to sharpen")
 
 
-@pytest.mark.parametrize("turned", [Affine.rotation(10), Affine.shear(5, 0)])
-def test_rotated(tmp_path: Path, turned: Affine):
+def test_turned_in_another_crs(tmp_path: Path):
+    """Turned images are brought together in pixels, not through CRS."""
     pan, _ = WORLD.write(tmp_path)
-    path = save(tmp_path / "turned.tif", np.ones((3, 6, 8)), crs=UTM, transform=HERE.transform @ turned)
-    refuse(pan, path, culprit=path, because="rotated or sheared")
+    turned = HERE.transform @ Affine.rotation(10)
+    path = save(tmp_path / "turned.tif", np.ones((3, 6, 8)), crs="EPSG:32631", transform=turned)
+    refuse(pan, path, culprit=path, because="upright grids")
 
 
 def test_gcps_only(tmp_path: Path):
@@ -106,7 +108,7 @@ def test_rpcs_only(tmp_path: Path):
     path = save(tmp_path / "rpc.tif", np.ones((3, 6, 8)))
     with rasterio.open(path, "r+") as file:
         file.update_tags(ns="RPC", **rpcs)
-    refuse(pan, path, culprit=path, because="RPCs only")
+    refuse(pan, path, culprit=path, because="upright grids")
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
@@ -556,7 +558,7 @@ def test_windows_are_windows(tmp_path: Path):
 CLOSED_WHILE_READ = """
 import sys, threading, time
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.inputs.scene import Raster
+from pansharpen_cli.inputs.raster import Raster
 
 def read(raster):
     try:

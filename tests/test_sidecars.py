@@ -9,7 +9,8 @@ from rasterio.windows import Window
 from worlds import World
 
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.inputs.scene import Raster, Scene
+from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.pipeline import Job
 from pansharpen_cli.resume import resume
 

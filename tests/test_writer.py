@@ -17,7 +17,8 @@ from rasterio.enums import ColorInterp
 
 from pansharpen_cli.errors import OutputError
 from pansharpen_cli.imaging.geogrid import GeoGrid
-from pansharpen_cli.outputs.writer import BandStatistics, ProductWriter
+from pansharpen_cli.outputs.statistics import BandStatistics
+from pansharpen_cli.outputs.writer import ProductWriter
 
 UTM = CRS.from_epsg(32633).to_wkt()
 NORTH_UP = Affine(0.3, 0, 500000.1, 0, -0.3, 4000000 + 1 / 3)

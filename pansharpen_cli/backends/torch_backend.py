@@ -41,6 +41,7 @@ def device(name: str) -> torch.device:
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
+        reason = "torch knows no such device" if reason.startswith("Expected one of") else reason
         raise DeviceError(f"--device {name} cannot be used here ({reason}); --device cpu always can") from error
     return chosen
 

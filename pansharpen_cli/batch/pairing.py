@@ -20,7 +20,7 @@ import pyproj
 
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.imaging.geogrid import GeoGrid
-from pansharpen_cli.inputs.scene import Raster
+from pansharpen_cli.inputs.raster import Raster
 
 SUFFIXES = {".tif", ".tiff", ".jp2", ".ntf"}
 
@@ -252,10 +252,9 @@ def _shares_ground(pan: GeoGrid, ms: GeoGrid) -> bool:
 
 def _box(grid: GeoGrid, like: GeoGrid) -> Box:
     """West, south, east, north of a grid in the CRS of another."""
-    (west, east), (south, north) = grid.cols.ends, grid.rows.ends
     if grid.crs == like.crs:
-        return west, south, east, north
-    box: Box = _transformer(grid.crs, like.crs).transform_bounds(west, south, east, north)
+        return grid.bounds
+    box: Box = _transformer(grid.crs, like.crs).transform_bounds(*grid.bounds)
     return box
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from pansharpen_cli.backends.backend import MOST_AT_ONCE
 from pansharpen_cli.batch.run import Batch
 from pansharpen_cli.batch.scene import Outcome, scene_name
-from pansharpen_cli.batch.summary import read_summary
 from pansharpen_cli.errors import PansharpenError
 from pansharpen_cli.imaging.mtf import SENSORS
 from pansharpen_cli.imaging.tiling import Reach
@@ -51,7 +50,7 @@ class Plan:
 
 def plan(batch: Batch) -> Iterator[Plan]:
     """Of every scene of the batch's shard, in order."""
-    speeds = _speeds(read_summary(batch.folder.glob("summary*.jsonl")).values())
+    speeds = _speeds(batch.before.values())
     for job in batch.shard.of(batch.jobs):
         name = scene_name(job, batch.folder)
         try:

@@ -14,10 +14,11 @@ from pansharpen_cli.batch.shards import WHOLE, Shard
 from pansharpen_cli.batch.summary import Summary, read_summary
 from pansharpen_cli.batch.workers import Death, Workers
 from pansharpen_cli.cluster import Cluster, Lost, wants_gpu
-from pansharpen_cli.errors import OutputError, SceneError
+from pansharpen_cli.errors import OutputError, SceneError, UsageError
 from pansharpen_cli.pipeline import Job
 from pansharpen_cli.system import locations
-from pansharpen_cli.system.files import remove_partials
+from pansharpen_cli.system.files import in_words, remove_partials, remove_passing
+from pansharpen_cli.upload import is_there
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,11 @@ PATIENCE = 60.0
 class Batch:
     """Which scenes, where to, and how.
 
-    `folder` of all products and of the summary; `shard` of the jobs is done. `devices` are dealt out to `workers`
-    processes, which share `threads`; or each scene has so many on a worker of the Dask `scheduler`. `retries` of a
-    scene that failed in a way that may pass; `fail_fast`: begin no more scenes after one has failed. `resume` keeps
-    what is finished; `qnr` judges every product.
+    `folder` of all products and of the summary, which is elsewhere if `summaries` says so, as it must be if the
+    products go to a store; `shard` of the jobs is done. `devices` are dealt out to `workers` processes, which share
+    `threads`; or each scene has so many on a worker of the Dask `scheduler`. `retries` of a scene that failed in a way
+    that may pass; `fail_fast`: begin no more scenes after one has failed. `resume` keeps what is finished; `qnr`
+    judges every product.
     """
 
     jobs: Sequence[Job]
@@ -48,10 +50,24 @@ class Batch:
     resume: bool = False
     qnr: bool = False
     scheduler: str | None = None
+    summaries: Path | None = None
+
+    @property
+    def in_store(self) -> bool:
+        return locations.output_url(self.folder / "any") is not None
 
     @property
     def summary(self) -> Path:
-        return self.folder / f"summary{self.shard.suffix}.jsonl"
+        return self._summaries / f"summary{self.shard.suffix}.jsonl"
+
+    @property
+    def before(self) -> dict[str, Outcome]:
+        """What earlier batches said of their scenes."""
+        return read_summary(self._summaries.glob("summary*.jsonl"))
+
+    @property
+    def _summaries(self) -> Path:
+        return self.summaries or self.folder
 
     @property
     def desks(self) -> list[Desk]:
@@ -104,21 +120,33 @@ def _tasks(batch: Batch) -> list[Task]:
     """Of the batch's shard, after a look at all that can be known to go wrong."""
     for name, times in Counter(scene_name(job, batch.folder) for job in batch.jobs).items():
         if times > 1:
-            raise SceneError(f"{times} scenes are to become {batch.folder / name}.tif; give each its own out")
+            product = locations.told(batch.folder / f"{name}.tif")
+            raise SceneError(f"{times} scenes are to become {product}; give each its own out")
     jobs = batch.shard.of(batch.jobs)
+    if batch.in_store and not batch.summaries:
+        raise UsageError("products go to a store, and what is told of them does not; give --summary-folder")
+    _check_absent(batch, jobs)
+    for folder in {batch.summary.parent, *(() if batch.in_store else (batch.folder,))}:
+        locations.check_output(folder)
+        with in_words(f"{folder} cannot be made for products or summary"):
+            folder.mkdir(parents=True, exist_ok=True)
+    before = batch.before if batch.resume else {}
+    names = [(scene_name(job, batch.folder), job) for job in jobs]
+    tasks = [Task(name, job, batch.resume, batch.qnr, before.get(name)) for name, job in names]
+    return [task.anywhere() for task in tasks] if batch.scheduler else tasks
+
+
+def _check_absent(batch: Batch, jobs: Sequence[Job]) -> None:
+    """Raises OutputError if products are there that may not be replaced. In a store, who sends one looks: to ask for
+    ten thousand takes minutes."""
+    if batch.in_store:
+        if jobs:
+            is_there(locations.told(jobs[0].output))  # and the store, and the keys to it
+        return
     there = [job.output for job in jobs if job.output.exists() and not job.overwrite]
     if there and not batch.resume:
         more = f" and {len(there) - 1} more of its products" if len(there) > 1 else ""
         raise OutputError(f"{there[0]}{more} exist; --resume the batch, --overwrite them, or give another folder")
-    locations.check_output(batch.folder)
-    try:
-        batch.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{batch.folder} cannot be made for the products: {error.strerror}") from error
-    before = read_summary(batch.folder.glob("summary*.jsonl")) if batch.resume else {}
-    names = [(scene_name(job, batch.folder), job) for job in jobs]
-    tasks = [Task(name, job, batch.resume, batch.qnr, before.get(name)) for name, job in names]
-    return [task.anywhere() for task in tasks] if batch.scheduler else tasks
 
 
 def _again(failure: Failure | Death | Lost, task: Task, retries: int) -> Task | None:
@@ -148,4 +176,7 @@ def _log(task: Task, level: int, message: str) -> None:
 
 
 def _tidy(task: Task, process: int) -> None:
-    remove_partials(task.job.output, process)
+    if locations.output_url(task.job.output):
+        remove_passing(process)
+    else:
+        remove_partials(task.job.output, process)

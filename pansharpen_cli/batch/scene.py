@@ -14,8 +14,9 @@ from pansharpen_cli.errors import OutputError, PansharpenError
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.outputs.journal import BusyError
 from pansharpen_cli.pipeline import Job, Product
-from pansharpen_cli.resume import resume
+from pansharpen_cli.resume import finished, replacing_its_own, resume
 from pansharpen_cli.system import locations
+from pansharpen_cli.upload import sent
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +66,12 @@ class Task:
         """For a worker in another folder. It goes on with what another one, that died, has left."""
         job = self.job
         paths = [locations.anywhere(path) for path in (job.pan, *job.ms)]
-        output = job.output.absolute()
+        output = job.output if locations.output_url(job.output) else job.output.absolute()
         return replace(self, job=replace(job, pan=paths[0], ms=paths[1:], output=output), resume=True)
 
     def outcome(self, status: Status, message: str = "") -> Outcome:
         """Of a scene without a product."""
-        return Outcome(self.scene, status, str(self.job.output), attempts=self.attempt, message=message)
+        return Outcome(self.scene, status, locations.told(self.job.output), attempts=self.attempt, message=message)
 
 
 @dataclass(frozen=True)
@@ -106,17 +107,37 @@ class Desk:
 
 
 def _sharpened(task: Task) -> Outcome:
+    if locations.output_url(task.job.output):
+        return _sharpened_and_sent(task)
     task.job.output.parent.mkdir(parents=True, exist_ok=True)
-    product = _resumed(task) if task.resume else pipeline.sharpen(task.job)
+    return _judged(task, _resumed(task) if task.resume else pipeline.sharpen(task.job))
+
+
+def _sharpened_and_sent(task: Task) -> Outcome:
+    """The product is in the store when it is made and judged here."""
+    made = finished(task.job) if task.resume else None
+    if made:
+        outcome = _judged(replace(task, qnr=False), made)
+        if not task.qnr or outcome.hqnr is not None:
+            return outcome
+        return replace(outcome, message="no HQNR: it was finished, and is not fetched to be judged")
+    job = replacing_its_own(task.job) if task.resume else task.job
+    with sent(job) as here:
+        outcome = _judged(replace(task, job=here), pipeline.sharpen(here))
+    return replace(outcome, product=locations.told(job.output))
+
+
+def _judged(task: Task, product: Product) -> Outcome:
+    """What came of a product, with its quality if that is asked for."""
     before = task.before
     known = before if product.kept and before and before.job_sha256 == product.job_sha256 else None
     if known and (known.hqnr is not None or not task.qnr):
-        return replace(known, status="kept")
-    hqnr, message = _judged(task, product) if task.qnr else (None, "")
+        return replace(known, status="kept", product=locations.told(product.path))
+    hqnr, message = _hqnr(task, product) if task.qnr else (None, "")
     return Outcome(
         task.scene,
         "kept" if product.kept else "done",
-        str(product.path),
+        locations.told(product.path),
         product.method,
         seconds=None if product.kept else round(product.seconds, 3),
         megapixels_per_second=None if product.kept else round(product.megapixels_per_second, 3),
@@ -141,7 +162,7 @@ def _resumed(task: Task) -> Product:
         time.sleep(LOOK)
 
 
-def _judged(task: Task, product: Product) -> tuple[float | None, str]:
+def _hqnr(task: Task, product: Product) -> tuple[float | None, str]:
     """HQNR of a product, or why there is none: that does not make it a worse one."""
     job = task.job
     try:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from pansharpen_cli.batch.scene import Outcome
-from pansharpen_cli.outputs.writer import partial_beside
+from pansharpen_cli.outputs.target import partial_beside
 from pansharpen_cli.system.files import in_words
 
 FIELDS = {field.name for field in fields(Outcome)}
@@ -76,8 +76,8 @@ class Summary:
 def read_summary(paths: Iterable[Path]) -> dict[str, Outcome]:
     """What summaries say of each scene that was done, the last word last."""
     found: dict[str, Outcome] = {}
-    for path in paths:
-        for text in path.read_text(encoding="utf-8").splitlines():
+    for path in filter(Path.is_file, paths):
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             outcome = _outcome(text)
             if outcome and outcome.status in ("done", "kept"):
                 before = found.get(outcome.scene)

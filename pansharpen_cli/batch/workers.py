@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from pansharpen_cli.system import settings
 from pansharpen_cli.system.signals import later, listen
 
 Task = TypeVar("Task")
@@ -159,6 +161,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any], level: int) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     listen()
     Thread(target=_leave_with_parent, daemon=True).start()
+    warnings.filterwarnings("ignore", settings.NOT_GEOREFERENCED)
     lock = Lock()
 
     def send(message: object) -> None:

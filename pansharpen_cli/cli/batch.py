@@ -33,7 +33,14 @@ def batch(
         Path, typer.Argument(help="A manifest (.csv, .jsonl), or a folder of files to pair.", show_default=False)
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder for products and summary.", show_default=False)
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="The folder of the products, here or at s3://, gs:// or az://.",
+            show_default=False,
+        ),
     ],
     model: Annotated[
         str, typer.Option("--model", "-m", help="As for run: auto, a network or its folder, or a classical method.")
@@ -61,6 +68,14 @@ def batch(
     ] = None,
     root: Annotated[
         Path | None, typer.Option(help="A manifest may name files below this folder only.", show_default=False)
+    ] = None,
+    summaries: Annotated[
+        Path | None,
+        typer.Option(
+            "--summary-folder",
+            help="The folder of the summary, if it is not that of the products; needed if these go to a store.",
+            show_default=False,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     resume: Annotated[
@@ -105,11 +120,14 @@ def batch(
     from pansharpen_cli.batch.gather import gather
     from pansharpen_cli.batch.run import Batch, sharpen_all
     from pansharpen_cli.inputs import coregistration
+    from pansharpen_cli.system import locations
+    from pansharpen_cli.system.files import same_file
 
+    folder = locations.output(output, folder=True)
     common = pipeline.Job(
         pan="",
         ms=(),
-        output=output,
+        output=folder,
         model=model,
         coregister=coregistration.parse(coregister),
         backend=backend.value,
@@ -123,10 +141,10 @@ def batch(
         tile=tile,
         max_memory=options.max_memory(max_memory),
     )
-    jobs, unpaired = gather(scenes, output, common, root)
+    jobs, unpaired = gather(scenes, folder, common, root)
     task = Batch(
         jobs=jobs,
-        folder=output,
+        folder=folder,
         shard=shards.parse(shard, os.environ),
         workers=workers,
         devices=devices,
@@ -136,7 +154,10 @@ def batch(
         resume=resume,
         qnr=qnr,
         scheduler=scheduler,
+        summaries=summaries,
     )
+    if same_file(task.summary, scenes):
+        raise UsageError(f"the summary would take the place of {scenes}; give it another name, or a --summary-folder")
     for lone in unpaired:
         log.warning("%s is left out: %s", lone.path, lone.reason)
     if dry_run:

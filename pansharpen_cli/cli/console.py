@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import Protocol, TextIO
 
+from pansharpen_cli.system import settings
 from pansharpen_cli.system.concurrency import cores
 
 shown = {"tracebacks": False}
@@ -21,8 +22,7 @@ def set_up(quiet: bool, verbose: int) -> None:
     """Messages of the library to stderr: warnings always, what it does unless `quiet`, details with -v."""
     from tqdm import tqdm  # not before a command runs: --help should be quick
 
-    # rasterio's, of what is not georeferenced: we take care of it
-    warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal to Affine.identity")
+    warnings.filterwarnings("ignore", settings.NOT_GEOREFERENCED)
     logging.getLogger("concurrent.futures").propagate = False  # a thread that dies is told of in a sentence
     logging.getLogger("concurrent.futures").addHandler(logging.NullHandler())
     tqdm.set_lock(RLock())  # its own is made with the first message, and breaks if a signal comes just then

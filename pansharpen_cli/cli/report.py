@@ -53,7 +53,7 @@ def report(
     threads = console.threads(threads)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as for qnr
     from pansharpen_cli.inputs.coregistration import parse
-    from pansharpen_cli.outputs.writer import check_target
+    from pansharpen_cli.outputs.target import check_target
     from pansharpen_cli.report.gather import gather
     from pansharpen_cli.report.page import data, write
     from pansharpen_cli.report.words import counted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -60,7 +60,12 @@ def run(
     pan: Annotated[
         str, typer.Argument(help="The sharp grey image, one band; or a STAC item of both, .json.", show_default=False)
     ],
-    output: options.Output,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="The product, here or at s3://, gs:// or az://.", show_default=False
+        ),
+    ],
     ms: Annotated[
         list[str] | None, typer.Argument(help="The coloured image: one file, or one a band.", show_default=False)
     ] = None,
@@ -149,12 +154,12 @@ def run(
     from pansharpen_cli.inputs import coregistration
     from pansharpen_cli.resume import resume as resume_
     from pansharpen_cli.system import locations
-    from pansharpen_cli.upload import sharpen_to
 
-    url = locations.output_url(output)
-    locations.check_geotiff(url or output)
-    if url and (resume or quicklook or qgis_style or stac or adapt):
-        needy = "--resume, --quicklook, --qgis-style, --stac and --adapt"
+    product = locations.output(output)
+    url = locations.output_url(product)
+    locations.check_geotiff(url or product)
+    if url and (quicklook or qgis_style or stac or adapt):
+        needy = "--quicklook, --qgis-style, --stac and --adapt"
         raise UsageError(f"{needy} need an output on this machine, not {url}")
     if scheduler and max_memory:
         raise UsageError("--max-memory is this process's, and --scheduler's workers do the work; limit them instead")
@@ -164,7 +169,7 @@ def run(
     job = pipeline.Job(
         pan=pan,
         ms=ms or [],
-        output=output,
+        output=product,
         model=model,
         coregister=coregistration.parse(coregister),
         device=options.device(device),
@@ -193,13 +198,27 @@ def run(
             raise UsageError("--adapt takes the MS as it is, without --bidx, --band-names and --nodata")
         job = replace(job, model=_adapted(job, quiet))
     with console.progress(quiet, "tile") as on_tile, _compute(scheduler, device) as compute:
-        make = partial(resume_ if resume else pipeline.sharpen, on_tile=on_tile, compute=compute)
-        product = sharpen_to(url, job, make) if url else make(job)
-    beside.write(product, item)
+        make = partial(resume_ if resume and not url else pipeline.sharpen, on_tile=on_tile, compute=compute)
+        made = _sent(job, make, resume) if url else make(job)
+    beside.write(made, item)
     if json_:
-        typer.echo(json.dumps(_as_json(product, url, quicklook)))
+        typer.echo(json.dumps(_as_json(made, url, quicklook)))
     elif not quiet:
-        print(_summary(product, url, quicklook), file=sys.stderr)
+        print(_summary(made, url, quicklook), file=sys.stderr)
+
+
+def _sent(job: Job, make: Callable[[Job], Product], resume: bool) -> Product:
+    """The product of `job` in a store, where a finished one is kept to `resume`."""
+    from pansharpen_cli.resume import finished, replacing_its_own
+    from pansharpen_cli.upload import sent
+
+    if resume:
+        if made := finished(job):
+            return made
+        job = replacing_its_own(job)
+    with sent(job) as here:
+        made = make(here)
+    return replace(made, path=job.output)
 
 
 @contextmanager
@@ -230,7 +249,7 @@ def _part(bounds: str | None, bounds_crs: str | None, window: str | None) -> Par
 
 def _adapted(job: Job, quiet: bool) -> str:
     """The folder of a model fitted to the scene of `job`."""
-    from pansharpen_cli.outputs.writer import check_target
+    from pansharpen_cli.outputs.target import check_target
     from pansharpen_cli.training.adapt import Adaptation, adapt
 
     check_target(job.output, job.overwrite)
@@ -263,7 +282,7 @@ class _Beside:
     def check(self, job: Job, overwrite: bool) -> None:
         """They must not take the place of another file of this run, and of no file at all unasked."""
         from pansharpen_cli.outputs.qgis import style_beside
-        from pansharpen_cli.outputs.writer import check_target
+        from pansharpen_cli.outputs.target import check_target
         from pansharpen_cli.stac import item_beside
 
         asked = {
@@ -299,7 +318,7 @@ class _Beside:
 
 def _summary(product: Product, url: str | None, quicklook: Path | None) -> str:
     if product.kept:
-        return f"{product.path} is finished already; it is kept"
+        return f"{url or product.path} is finished already; it is kept"
     lines = [
         f"{url or product.path}: {product.width} x {product.height}, {len(product.bands)} bands "
         f"({', '.join(product.bands)}), {product.dtype}",

@@ -19,7 +19,7 @@ def png(path: Path, option: str) -> None:
 
 def maps(folder: Path, names: Iterable[str], overwrite: bool) -> None:
     """Raises UsageError if `folder` is a file, OutputError if it holds one of `names` that may not be replaced."""
-    from pansharpen_cli.outputs.writer import check_target
+    from pansharpen_cli.outputs.target import check_target
 
     if os.path.isdir(folder):
         for name in names:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pansharpen_cli.errors import OutputError, UsageError
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
 from pansharpen_cli.outputs.quicklook import STRETCH, colour_bands
-from pansharpen_cli.outputs.writer import check_target, partial_beside, publish
+from pansharpen_cli.outputs.target import check_target, partial_beside, publish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from math import lcm
 from pathlib import Path
@@ -15,25 +15,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from affine import Affine
 
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, toolbox_phase
-from pansharpen_cli.imaging.mtf import MEASURED, find_sensor
+from pansharpen_cli.imaging.mtf import MEASURED, Sensor, find_sensor
 from pansharpen_cli.inputs import blocks
 from pansharpen_cli.inputs.canvas import SceneCanvas
 from pansharpen_cli.inputs.coregistration import Choice, measure, sensor_of, to_apply
 from pansharpen_cli.inputs.mosaic import files_of
-from pansharpen_cli.inputs.scene import MOST_RATIO, Raster, Scene
+from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.inputs.scene import MOST_RATIO, Scene
 from pansharpen_cli.metrics import units
 from pansharpen_cli.metrics.full_resolution import FULL, PRODUCTS, FullReport, full
 from pansharpen_cli.metrics.image import Locked
 from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.metrics.units import InDn
 from pansharpen_cli.modelspec import canonical_band
-from pansharpen_cli.outputs.writer import TAGS, ProductWriter
-from pansharpen_cli.system.files import digest, same_file
+from pansharpen_cli.outputs.layout import TAGS
+from pansharpen_cli.outputs.writer import ProductWriter
+from pansharpen_cli.system import locations
+from pansharpen_cli.system.files import digest, redacted, same_file
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +81,7 @@ def judge(
     """
     product = Path(product)
     with ExitStack() as opened:
-        fused = Raster(product)
-        opened.callback(fused.close)
+        fused = opened.enter_context(closing(Raster(product)))
         tags = _sound(fused.tags(TAGS), product)
         made_in = tags.get("FOLDER", "")
         pan = pan or _found("PAN", tags.get("PAN"), tags.get("PAN_SHA256", ""), product, made_in)
@@ -92,28 +93,36 @@ def judge(
             coregister = "auto" if phase == "area" else "off"
         canvas = product_canvas(scene, tags, coregister)
         _check(fused, canvas)
-        unit = _unit(canvas)
-        plain = Raster(product, nodata="none")
-        opened.callback(plain.close)
-        placed = _Fused(fused, plain, canvas)
-        opened.enter_context(blocks.keeping(blocks.of_rows(canvas, fused, READ_AT_ONCE)))
-        report = full(
-            Locked(InDn(placed, unit), Lock()),
-            Locked(InDn(_Placed(scene.pan, canvas), unit), Lock()),
-            Locked(InDn(_Ms(canvas), unit), Lock()),
-            gains=[mtf.gain(canonical_band(name)) for name in scene.band_names],
+        report = _measured(
+            product, fused, canvas, mtf,
             phase=area_phase(canvas.ratio) if phase == "area" else toolbox_phase(canvas.ratio),
             metrics=metrics, maps=maps, threads=threads, on_tile=on_tile,
         )  # fmt: skip
-        if not all(score.counted for name, score in report.scores.items() if name not in PRODUCTS):
-            raise SceneError(
-                f"{product} and {canvas} do not share one block of {BLOCK} x {BLOCK} pixels with data; "
-                "check their extents and nodata values"
-            )
-        origin = slice(canvas.rows.first, canvas.rows.first), slice(canvas.cols.first, canvas.cols.first)
-        # in pixels of the product: the canvas is filled up to whole MS pixels, and may be far larger
-        report = replace(report, given=(fused.grid.height, fused.grid.width), size=placed.within(report.size))
-        return Judgement(report, pan, tuple(files), mtf.name, scene.pan_grid.crop(*origin), canvas.shift)
+        return Judgement(report, pan, tuple(files), mtf.name, canvas.whole_grid, canvas.shift)
+
+
+def _measured(product: Path, fused: Raster, canvas: SceneCanvas, sensor: Sensor, **how: Any) -> FullReport:
+    """The scores of a product, which tell in its own pixels how much was measured: the canvas is filled up to whole MS
+    pixels, and may be far larger."""
+    unit = _unit(canvas)
+    with (
+        closing(Raster(product, nodata="none")) as plain,
+        blocks.keeping(blocks.of_rows(canvas, fused, READ_AT_ONCE)),
+    ):
+        placed = _Fused(fused, plain, canvas)
+        report = full(
+            Locked(InDn(placed, unit), Lock()),
+            Locked(InDn(_Placed(canvas.scene.pan, canvas), unit), Lock()),
+            Locked(InDn(_Ms(canvas), unit), Lock()),
+            gains=[sensor.gain(canonical_band(name)) for name in canvas.scene.band_names],
+            **how,
+        )
+    if not all(score.counted for name, score in report.scores.items() if name not in PRODUCTS):
+        raise SceneError(
+            f"{product} and {canvas} do not share one block of {BLOCK} x {BLOCK} pixels with data; "
+            "check their extents and nodata values"
+        )
+    return replace(report, given=(fused.grid.height, fused.grid.width), size=placed.within(report.size))
 
 
 def write_maps(judgement: Judgement, folder: Path) -> list[Path]:
@@ -121,9 +130,7 @@ def write_maps(judgement: Judgement, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, values in judgement.report.maps.items():
-        grid = GeoGrid(
-            values.shape[0], values.shape[1], judgement.grid.transform @ Affine.scale(BLOCK), judgement.grid.crs
-        )
+        grid = judgement.grid.coarsened(BLOCK, *values.shape)
         path = folder / f"{name}.tif"
         with ProductWriter(path, grid, [name], "float32", float("nan"), overwrite=True) as writer:
             everywhere = slice(0, grid.height), slice(0, grid.width)
@@ -179,6 +186,8 @@ def _found(role: str, name: str | None, known: str, product: Path, made_in: str)
     """
     if not name:
         raise SceneError(f"{product} does not say what its {role} was; give --{role.lower()}")
+    if locations.is_remote(name):  # nothing is fetched because of what a file says
+        raise SceneError(f"{product} was made of {redacted(name)}; give --{role.lower()} to fetch it from there")
     paths = _places(name, product, made_in)
     if not paths:
         raise SceneError(f"{product} was made of {name}, which is not there; give --{role.lower()}")
@@ -245,11 +254,7 @@ def _check(product: Raster, canvas: SceneCanvas) -> None:
     bands, needed = len(product.indexes), len(canvas.scene.band_names)
     if bands != needed:
         raise SceneError(f"{product.path} has {bands} bands, its MS {needed}; give the MS it was made of by --ms")
-    pan, grid = canvas.scene.pan_grid, product.grid
-    places = pan.rows.edge(grid.rows.origin), pan.cols.edge(grid.cols.origin)
-    steps = grid.rows.step / pan.rows.step, grid.cols.step / pan.cols.step
-    if np.abs(np.subtract(places, np.round(places))).max() > 1e-2 or np.abs(np.subtract(steps, 1)).max() > 1e-4:
-        raise SceneError(f"{product.path} is not on the pixel grid of {canvas.scene.pan.path}; give its own by --pan")
+    canvas.origin_of(product)
     least = lcm(BLOCK, canvas.ratio)
     if min(canvas.rows.size, canvas.cols.size) < least:
         raise SceneError(f"{product.path} is smaller than {least} x {least} pixels, the least that can be measured")
@@ -261,11 +266,7 @@ class _Placed:
     def __init__(self, raster: Raster, canvas: SceneCanvas) -> None:
         self._raster, self.bands = raster, len(raster.indexes)
         self.shape = canvas.rows.size, canvas.cols.size
-        pan, grid = canvas.scene.pan_grid, raster.grid
-        self._origin = (
-            round(float(pan.rows.edge(grid.rows.origin))) - canvas.rows.first,
-            round(float(pan.cols.edge(grid.cols.origin))) - canvas.cols.first,
-        )
+        self._origin = canvas.origin_of(raster)
 
     def within(self, size: tuple[int, int]) -> tuple[int, int]:
         """How many of its rows and columns lie in the first `size` of the canvas."""

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from affine import Affine
 
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.evaluation.benchmark import Sample
-from pansharpen_cli.imaging.geogrid import Axis, GeoGrid, NestedAxis
+from pansharpen_cli.imaging.geogrid import ON_GRID, NestedAxis
 from pansharpen_cli.imaging.interpolation import sample
 from pansharpen_cli.imaging.mtf import Sensor
 from pansharpen_cli.imaging.registration import Shift
@@ -24,7 +23,8 @@ from pansharpen_cli.imaging.tiling import Pixels, Span, Tile
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene, reduce
 from pansharpen_cli.inputs.canvas import ArrayCanvas, Canvas, SceneCanvas
 from pansharpen_cli.inputs.coregistration import Choice, measure, to_apply
-from pansharpen_cli.inputs.scene import Raster, Scene
+from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.modelspec import canonical_band
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,6 @@ BENCHMARK_BANDS = {
     8: ("coastal", "blue", "green", "yellow", "red", "rededge", "nir", "nir2"),
 }
 """Benchmark files name no bands; this is their order, by how many there are."""
-ON_GRID = 1e-2
-"""PAN pixels by which a truth's pixels may miss the PAN's."""
 
 
 def load(
@@ -61,7 +59,7 @@ def load(
             name or str(pan), pixels.pan, pixels.ms[order], pixels.valid,
             ratio=ratio, sensor=sensor, band_names=names,
         )  # fmt: skip
-        return _usable(replace(reduced, grid=_grid(canvas, scene.ratio, reduced.valid.shape)))
+        return _usable(replace(reduced, grid=canvas.whole_grid.coarsened(scene.ratio, *reduced.valid.shape)))
 
 
 def load_full(
@@ -72,8 +70,7 @@ def load_full(
         names, order = _chosen(scene.band_names, bands, ms[0])
         canvas = _canvas(scene, coregister)
         pixels = _whole(canvas)
-        grid = _grid(canvas, 1, pixels.valid.shape)
-        return FullScene(name or str(pan), names, pixels.pan, pixels.ms[order], pixels.valid, grid=grid)
+        return FullScene(name or str(pan), names, pixels.pan, pixels.ms[order], pixels.valid, grid=canvas.whole_grid)
 
 
 def load_with_truth(
@@ -93,9 +90,8 @@ def load_with_truth(
         canvas = _canvas(scene, coregister)
         pixels = _whole(canvas)
         gt, known = _on_canvas(truth, canvas, names)
-        grid = _grid(canvas, 1, known.shape)
         return _usable(ReducedScene(
-            name or str(pan), names, pixels.pan, pixels.ms[order], gt, pixels.valid & known, grid=grid,
+            name or str(pan), names, pixels.pan, pixels.ms[order], gt, pixels.valid & known, grid=canvas.whole_grid,
         ))  # fmt: skip
 
 
@@ -205,19 +201,12 @@ def _whole(canvas: SceneCanvas) -> Pixels:
     return canvas.read(Tile(*(Span(axis.start, axis.stop, 0, axis.size) for axis in (canvas.rows, canvas.cols))))
 
 
-def _grid(canvas: SceneCanvas, step: int, shape: tuple[int, ...]) -> GeoGrid:
-    """Pixels `step` times as large as the PAN's, from the canvas's first one on."""
-    pan = canvas.scene.pan_grid
-    first = Affine.translation(canvas.cols.first, canvas.rows.first)
-    return GeoGrid(shape[0], shape[1], pan.transform @ first @ Affine.scale(step), pan.crs)
-
-
 def _on_canvas(
     path: str | Path, canvas: SceneCanvas, names: Sequence[str]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """The bands of a truth on all PAN pixels of the canvas, and where it has data."""
     with closing(Raster(path)) as truth:
-        pan = canvas.scene.pan_grid
+        pan = canvas.scene.pan.grid
         if not truth.georeferenced and (truth.grid.height, truth.grid.width) != (pan.height, pan.width):
             raise SceneError(f"{path} has not as many pixels as {canvas.scene.pan.path}; give the truth of this PAN")
         own = [canonical_band(band) for band in truth.names]
@@ -227,8 +216,9 @@ def _on_canvas(
             order = list(range(len(names)))
         else:
             raise SceneError(f"{path} has {len(own)} bands ({', '.join(own)}); the truth has {', '.join(names)}")
-        rows = _meeting(canvas.rows, pan.rows, truth.grid.rows)
-        cols = _meeting(canvas.cols, pan.cols, truth.grid.cols)
+        place = truth.grid.origin_in(pan, ON_GRID)
+        rows = place and _meeting(canvas.rows, place[0], truth.grid.height)
+        cols = place and _meeting(canvas.cols, place[1], truth.grid.width)
         if rows is None or cols is None:
             raise SceneError(
                 f"{path} does not lie on the pixels of {canvas.scene.pan.path}; give the truth of this PAN"
@@ -240,12 +230,12 @@ def _on_canvas(
         return gt, known
 
 
-def _meeting(canvas: NestedAxis, pan: Axis, truth: Axis) -> tuple[slice, slice] | None:
-    """The pixels of the canvas, and those of the truth, where the two meet along an axis; None if they do not."""
-    place = pan.edge(truth.origin) - canvas.first
-    first = round(place)
-    start, stop = max(first, 0), min(first + truth.size, canvas.size)
-    if abs(place - first) > ON_GRID or abs(truth.step / pan.step - 1) * truth.size > ON_GRID or start >= stop:
+def _meeting(canvas: NestedAxis, place: float, size: int) -> tuple[slice, slice] | None:
+    """The pixels of the canvas, and those of a truth of this `size` that begins at this `place` of the PAN, where the
+    two meet along an axis; None if they do not."""
+    first = round(place) - canvas.first
+    start, stop = max(first, 0), min(first + size, canvas.size)
+    if abs(place - round(place)) > ON_GRID or start >= stop:
         return None
     return slice(start, stop), slice(start - first, stop - first)
 

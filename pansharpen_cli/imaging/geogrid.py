@@ -1,7 +1,8 @@
 """Pixel grids on the ground, and how an MS grid is nested in a PAN grid. Values only: no pixels, no files.
 
-One axis at a time: everything here is axis-aligned, so rows and columns are the same problem. A *position* counts
-samples, sample i at i; an *edge* coordinate counts pixel borders, pixel i from i to i + 1.
+One axis at a time: what nests is axis-aligned, so rows and columns are the same problem; overlay.py brings grids that
+are not into the pixels of their PAN. A *position* counts samples, sample i at i; an *edge* coordinate counts pixel
+borders, pixel i from i to i + 1.
 """
 
 from __future__ import annotations
@@ -13,21 +14,34 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
+from pansharpen_cli.imaging.rpc import Rpc
+
 Float64 = npt.NDArray[np.float64]
 Number = TypeVar("Number", float, Float64)
 
+ON_GRID = 1e-2
+"""Pixels by which the pixels of a grid may miss those of another and still be the same."""
+SAME_SIZE = 0.1
+"""Pixels by which their sizes may differ over the whole of a grid."""
 NESTED_WITHIN = 0.02
 """MS pixels by which an MS grid may miss the nested one and still be read as it is."""
 
 
 @dataclass(frozen=True)
 class GeoGrid:
-    """A pixel grid: its size, the affine transform of its pixel corners, and its CRS as WKT (None: unknown)."""
+    """A pixel grid: its size, the affine transform of its pixel corners, its CRS as WKT (None: unknown), and where its
+    pixels lie by RPCs, if it has any."""
 
     height: int
     width: int
     transform: Affine
     crs: str | None = None
+    rpc: Rpc | None = None
+
+    @property
+    def by_rpc(self) -> bool:
+        """True if only RPCs say where its pixels lie."""
+        return self.rpc is not None and self.transform == Affine.identity()
 
     @property
     def upright(self) -> bool:
@@ -37,31 +51,73 @@ class GeoGrid:
 
     @property
     def rows(self) -> Axis:
+        """Of an upright grid."""
         return Axis(self.height, self.transform.f, self.transform.e)
 
     @property
     def cols(self) -> Axis:
+        """Of an upright grid."""
         return Axis(self.width, self.transform.c, self.transform.a)
 
     @property
     def gsd(self) -> tuple[float, float]:
-        """Pixel size (x, y), units of the CRS."""
-        return abs(self.transform.a), abs(self.transform.e)
+        """Pixel size along rows and along columns, units of the CRS."""
+        t = self.transform
+        return float(np.hypot(t.a, t.d)), float(np.hypot(t.b, t.e))
+
+    @property
+    def corners(self) -> list[tuple[float, float]]:
+        """Coordinates (x, y), once around from the first pixel's along its row."""
+        around = (0, 0), (self.width, 0), (self.width, self.height), (0, self.height)
+        return [self.transform @ corner for corner in around]
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Lowest and highest coordinates: left, bottom, right, top."""
+        x, y = zip(*self.corners, strict=True)
+        return min(x), min(y), max(x), max(y)
 
     def matches(self, other: GeoGrid) -> bool:
         """True if both have the same pixels, to a thousandth of one."""
-        same = (self.height, self.width, self.crs) == (other.height, other.width, other.crs)
-        corners = [(0, 0), (self.width, self.height)]
-        away = [np.subtract(self.transform @ corner, other.transform @ corner) for corner in corners]
-        return same and bool((np.abs(away) <= 1e-3 * np.array(self.gsd)).all())
+        if (self.height, self.width, self.crs, self.by_rpc) != (other.height, other.width, other.crs, other.by_rpc):
+            return False
+        if self.by_rpc:
+            origin = self.origin_in(other)
+            return origin is not None and max(map(abs, origin)) <= 1e-3
+        away = np.abs(np.subtract(self.corners, other.corners))
+        return bool((away <= 1e-3 * np.array(self.gsd)).all())
+
+    def origin_in(self, other: GeoGrid, tolerance: float = SAME_SIZE) -> tuple[float, float] | None:
+        """The place (row, col) of its first pixel among those of `other`, whole or not; None if its pixels are not of
+        that size and direction, to a `tolerance` in pixels at its far corner."""
+        if self.by_rpc or other.by_rpc:
+            both = self.by_rpc and other.by_rpc
+            return self.rpc.origin_in(other.rpc) if both and self.rpc and other.rpc else None
+        first, across, far, down = (np.array(~other.transform @ corner) for corner in self.corners)
+        wanted = [(self.width, 0), (self.width, self.height), (0, self.height)]
+        if np.abs(np.subtract([across, far, down], first) - wanted).max() > tolerance:
+            return None
+        return float(first[1]), float(first[0])
 
     def crop(self, rows: slice, cols: slice) -> GeoGrid:
         """The grid of a window; `rows` and `cols` may lie outside."""
+        origin = Affine.translation(cols.start, rows.start)
         return replace(
             self,
             height=rows.stop - rows.start,
             width=cols.stop - cols.start,
-            transform=self.transform @ Affine.translation(cols.start, rows.start),
+            transform=self.transform if self.by_rpc else self.transform @ origin,
+            rpc=self.rpc and self.rpc.crop(rows.start, cols.start),
+        )
+
+    def coarsened(self, step: int, height: int, width: int) -> GeoGrid:
+        """The grid of so many pixels `step` times as large, from its first one on."""
+        return replace(
+            self,
+            height=height,
+            width=width,
+            transform=self.transform if self.by_rpc else self.transform @ Affine.scale(step),
+            rpc=self.rpc and self.rpc.coarsened(step),
         )
 
 

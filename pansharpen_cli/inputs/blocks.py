@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 import rasterio
 
 from pansharpen_cli.inputs.canvas import SceneCanvas
-from pansharpen_cli.inputs.scene import Raster
+from pansharpen_cli.inputs.raster import Raster
 
 WRITTEN = 48 * 2**20
 """Bytes for blocks of a product that are on their way to its file."""

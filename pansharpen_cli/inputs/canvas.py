@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyproj
 
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.imaging.geogrid import GeoGrid, NestedAxis, nest, overlap
+from pansharpen_cli.imaging.geogrid import ON_GRID, GeoGrid, NestedAxis, nest, overlap
 from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, grow, sample, sample_at
 from pansharpen_cli.imaging.radiometry import Moments
 from pansharpen_cli.imaging.tiling import Pixels, Reach, Span, Tile, cut, spread
-from pansharpen_cli.inputs.scene import RATIO_TOLERANCE, Raster, Scene
+from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.inputs.scene import RATIO_TOLERANCE, Scene
 from pansharpen_cli.system.concurrency import ahead
 
 Float32 = npt.NDArray[np.float32]
@@ -187,9 +187,23 @@ class SceneCanvas(Canvas):
 
     @property
     def grid(self) -> GeoGrid:
-        """The product's grid: PAN pixels of the common extent."""
+        """The product's grid: PAN pixels of the common extent, placed as those of the PAN's file."""
         rows, cols = (slice(axis.first + axis.start, axis.first + axis.stop) for axis in (self.rows, self.cols))
-        return self.scene.pan_grid.crop(rows, cols)
+        return self.scene.pan.grid.crop(rows, cols)
+
+    @property
+    def whole_grid(self) -> GeoGrid:
+        """All its PAN pixels, with those that only surround what is put out."""
+        rows, cols = (slice(axis.first, axis.first + axis.size) for axis in (self.rows, self.cols))
+        return self.scene.pan.grid.crop(rows, cols)
+
+    def origin_of(self, raster: Raster) -> tuple[int, int]:
+        """The pixel (row, col) of the canvas on which the first one of a `raster` of PAN pixels lies. Raises SceneError
+        if it is none such."""
+        place = raster.grid.origin_in(self.scene.pan.grid)
+        if place is None or np.abs(np.subtract(place, np.round(place))).max() > ON_GRID:
+            raise SceneError(f"{raster.path} is not on the pixel grid of {self.scene.pan.path}; give its own by --pan")
+        return round(place[0]) - self.rows.first, round(place[1]) - self.cols.first
 
     @property
     def abreast(self) -> int:
@@ -275,8 +289,7 @@ class SceneCanvas(Canvas):
         dx, dy = self.shift
         y, x = np.meshgrid(self._pan_edges(self.rows, rows) + dy, self._pan_edges(self.cols, cols) + dx, indexing="ij")
         pan, ms = self.scene.pan_grid, self.scene.ms_grid
-        to_ms = pyproj.Transformer.from_crs(pan.crs, ms.crs, always_xy=True)
-        x, y = to_ms.transform(pan.cols.coordinate(x), pan.rows.coordinate(y))
+        x, y = self.scene.to_ms(pan.cols.coordinate(x), pan.rows.coordinate(y))
         row, col = ms.rows.edge(y) - 0.5, ms.cols.edge(x) - 0.5
         inside = (row >= -0.5) & (row < ms.height - 0.5) & (col >= -0.5) & (col < ms.width - 0.5)
         image, valid, (first_row, first_col) = self._read_ms_around(row, col)

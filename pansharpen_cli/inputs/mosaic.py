@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import isfinite, nan
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -105,14 +106,26 @@ def read(path: str | os.PathLike[str]) -> Mosaic:
 
 
 def files_of(path: str | os.PathLike[str]) -> list[str]:
-    """The files that hold what a raster is: itself, those of a mosaic, and masks beside them. Raises SceneError."""
+    """The files that hold what a raster is: itself, those of a mosaic, and masks and RPCs beside them. Raises
+    SceneError."""
     named = [file for _, file in _understood(path)[1]] if is_vrt(path) else []
     files = dict.fromkeys([os.fspath(path), *named])
-    return [each for file in files for each in (file, *sidecars.mask_of(file))]
+    return [each for file in files for each in (file, *sidecars.files_beside(file))]
 
 
 def _understood(path: str | os.PathLike[str]) -> tuple[Element, list[tuple[Element, str]]]:
-    """What counts of the document, and its sources with the files that they name, in full."""
+    """What counts of the document, and its sources with the files that they name, in full. Neither may be changed: they
+    are kept, as one of thousands of files takes seconds to read and is asked for several times in a run."""
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise SceneError(f"{path} is no VRT that can be read: {error.strerror}") from error
+    return _understood_once(os.path.abspath(path), os.fspath(path), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=16)
+def _understood_once(whole: str, path: str, changed: int, size: int) -> tuple[Element, list[tuple[Element, str]]]:
+    """Of a file in this state; `path` is what it is called."""
     root = _parsed(path)
     folder = os.path.dirname(os.path.realpath(path))
     found = []
@@ -153,7 +166,7 @@ def _copied(element: Element, path: str | os.PathLike[str]) -> Element:
     for child in element:
         if child.tag in _KEPT.get(element.tag, set()):
             copy.append(_copied(child, path))
-        elif child.tag == "Metadata" and child.get("domain") == "RPC":  # by which the raster may be refused
+        elif child.tag == "Metadata" and child.get("domain") == "RPC":  # by which the raster may be placed
             rpc = ElementTree.SubElement(copy, "Metadata", domain="RPC")
             for item in child.iter("MDI"):
                 ElementTree.SubElement(rpc, "MDI", key=item.get("key", "")).text = item.text

@@ -142,7 +142,8 @@ def _asked(part: Part, scene: Scene) -> tuple[slice, slice]:
         return slice(part.row, part.row + part.height), slice(part.col, part.col + part.width)
     grid = scene.pan_grid
     if grid.crs is None:
-        raise SceneError(f"{scene.pan.path} has no CRS, so --bounds means nothing there; give --window")
+        why = "is in no map projection" if scene.pan.grid.crs is None else "is not upright on its map"
+        raise SceneError(f"{scene.pan.path} {why}, so --bounds means nothing there; give --window")
     edges = part.left, part.bottom, part.right, part.top
     if part.crs is not None:
         edges = pyproj.Transformer.from_crs(part.crs, grid.crs, always_xy=True).transform_bounds(*edges, densify_pts=21)
@@ -158,8 +159,11 @@ def _centres(axis: Axis, low: float, high: float) -> slice:
 
 
 def _ground(canvas: SceneCanvas) -> str:
-    (left, right), (bottom, top) = canvas.grid.cols.ends, canvas.grid.rows.ends
-    return f"--bounds {left:.10g},{bottom:.10g},{right:.10g},{top:.10g} or --window {window(canvas)}"
+    by_window = f"--window {window(canvas)}"
+    if canvas.scene.pan_grid.crs is None:
+        return by_window
+    left, bottom, right, top = canvas.grid.bounds
+    return f"--bounds {left:.10g},{bottom:.10g},{right:.10g},{top:.10g} or {by_window}"
 
 
 def window(canvas: SceneCanvas) -> str:

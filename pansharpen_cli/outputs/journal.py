@@ -22,7 +22,8 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 
 from pansharpen_cli.errors import OutputError, SceneError
-from pansharpen_cli.outputs.writer import Mask, Pixels, ProductWriter
+from pansharpen_cli.outputs.layout import Mask, Pixels
+from pansharpen_cli.outputs.writer import ProductWriter
 from pansharpen_cli.system.files import in_words, remove_partials
 
 try:

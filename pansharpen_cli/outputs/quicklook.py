@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from pansharpen_cli.errors import OutputError
-from pansharpen_cli.outputs.writer import partial_beside, publish
+from pansharpen_cli.outputs.target import partial_beside, publish
 
 STRETCH = (2, 98)
 """Percentiles of a band's valid pixels that become black and white."""

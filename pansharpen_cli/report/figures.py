@@ -50,12 +50,10 @@ class Figure:
 def crop_figure(report: Report, view: View, shown: Sequence[Colours]) -> Figure:
     title, why = TITLES[view.crop.kind]
     box = Box.of(view.crop, report.origin)
-    x = report.grid.cols.coordinate(box.x + box.width / 2)
-    y = report.grid.rows.coordinate(box.y + box.height / 2)
-    place = (
-        f"Rows {box.y:,} to {box.y + box.height:,}, columns {box.x:,} to {box.x + box.width:,}; "
-        f"middle at x {x:,.1f}, y {y:,.1f}"
-    ).replace("-", MINUS)
+    place = f"Rows {box.y:,} to {box.y + box.height:,}, columns {box.x:,} to {box.x + box.width:,}"
+    if not report.grid.by_rpc:
+        x, y = report.grid.transform @ (box.x + box.width / 2, box.y + box.height / 2)
+        place += f"; middle at x {x:,.1f}, y {y:,.1f}".replace("-", MINUS)
     return Figure(title, why, place, box, _panels(report, view, shown, title))
 
 

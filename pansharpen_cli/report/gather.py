@@ -16,11 +16,11 @@ from pansharpen_cli.evaluation.quality import Judgement, judge
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.mtf import find_sensor
 from pansharpen_cli.inputs.coregistration import Choice
-from pansharpen_cli.inputs.scene import Raster
+from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.metrics.streaming import BLOCK
 from pansharpen_cli.modelspec import canonical_band
+from pansharpen_cli.outputs.layout import TAGS
 from pansharpen_cli.outputs.quicklook import Bytes, picture
-from pansharpen_cli.outputs.writer import TAGS
 from pansharpen_cli.report import alignment, crops
 from pansharpen_cli.report.alignment import Alignment
 from pansharpen_cli.report.crops import Crop

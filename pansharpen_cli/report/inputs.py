@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from pansharpen_cli.evaluation.quality import product_canvas
 from pansharpen_cli.inputs.canvas import Raw, SceneCanvas
-from pansharpen_cli.inputs.scene import Raster, Scene
-from pansharpen_cli.outputs.writer import TAGS
+from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.outputs.layout import TAGS
 
 Float32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -69,10 +70,4 @@ def opened(products: Sequence[Path], pan: str, ms: Sequence[str], shift: tuple[f
         tags = rasters[0].tags(TAGS)
         scene = stack.enter_context(Scene.open(pan, *ms, bands=json.loads(tags.get("BANDS", "null"))))
         canvas = product_canvas(scene, tags, shift)
-        yield Inputs(canvas, [Placed(raster, _origin(raster, canvas)) for raster in rasters])
-
-
-def _origin(raster: Raster, canvas: SceneCanvas) -> tuple[int, int]:
-    pan, grid = canvas.scene.pan_grid, raster.grid
-    row, col = pan.rows.edge(grid.rows.origin), pan.cols.edge(grid.cols.origin)
-    return round(row) - canvas.rows.first, round(col) - canvas.cols.first
+        yield Inputs(canvas, [Placed(raster, canvas.origin_of(raster)) for raster in rasters])

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from pansharpen_cli import __version__
 from pansharpen_cli.errors import OutputError
-from pansharpen_cli.outputs.writer import check_target, partial_beside, publish
+from pansharpen_cli.outputs.target import check_target, partial_beside, publish
 from pansharpen_cli.report import drawing, figures, pictures, words
 from pansharpen_cli.report.drawing import PLOT_HEIGHT, Box
 from pansharpen_cli.report.gather import Float64, Made, Report

@@ -37,9 +37,13 @@ def summary(report: Report) -> str:
     """The scene in one line."""
     grid, bands = report.grid, counted(len(report.bands), "band")
     return (
-        f"{grid.width:,} {TIMES} {grid.height:,} pixels of {number(grid.gsd[0])}{report.unit}, {bands} "
+        f"{grid.width:,} {TIMES} {grid.height:,} pixels{_size_of_one(report)}, {bands} "
         f"({', '.join(report.bands)}), {report.products[0].dtype}, sharpened by a factor of {report.ratio}"
     )
+
+
+def _size_of_one(report: Report) -> str:
+    return ", placed by RPCs" if report.grid.by_rpc else f" of {number(report.grid.gsd[0])}{report.unit}"
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
 from tempfile import gettempdir
 
 from pansharpen_cli.errors import OutputError
 
-PASSING = "pansharpen-"
+PASSING = "pansharpen-sending-"
 """What the name of a temporary folder begins with in which a product is written that upload.py then sends away."""
 
 
@@ -69,6 +71,17 @@ def named_from(folder: Path, path: str | Path) -> str:
 def is_passing(folder: Path) -> bool:
     """True for a folder out of which a product is sent away."""
     return folder.name.startswith(PASSING) and same_file(folder.parent, gettempdir())
+
+
+def passing(process: int) -> str:
+    """What the names of a process's passing folders begin with. Containers that share a folder share numbers, too."""
+    return f"{PASSING}{platform.node()}-{process}-"
+
+
+def remove_passing(process: int) -> None:
+    """The passing folders that a killed process left."""
+    for folder in Path(gettempdir()).glob(f"{passing(process)}*"):
+        rmtree(folder, ignore_errors=True)
 
 
 def _share_a_folder(one: str, other: str) -> bool:

@@ -98,6 +98,27 @@ def output_url(path: Path) -> str | None:
     return f"{found[1]}://{found[2]}" if found else None
 
 
+def output(text: str, *, folder: bool = False) -> Path:
+    """What a user names as output, a file or a `folder`. Raises UsageError for what is no name of an object in a store
+    where it looks like one."""
+    found = re.match(rf"({'|'.join(STORES)})://?(.*)", text, re.IGNORECASE)
+    if not found:
+        return Path(text)
+    bucket, _, key = found[2].partition("/")
+    if "@" in bucket:
+        raise UsageError(f"{redacted(text)} has a key in it; stores are given theirs by the environment")
+    if not bucket:
+        raise UsageError(f"{text} names no bucket")
+    if not folder and (not key or key.endswith("/")):
+        raise UsageError(f"{text} names no object; give one, like {found[1].lower()}://{bucket}/out.tif")
+    return Path(f"{found[1].lower()}://{found[2]}")
+
+
+def told(path: Path) -> str:
+    """What an output is called: its URL, or its path."""
+    return output_url(path) or str(path)
+
+
 def check_output(path: Path) -> None:
     """Raises OutputError if `path`, a file or folder to write, is none of this machine."""
     if re.match(r"[a-z0-9+]{2,}:/|/vsi\w+/", str(path)):

@@ -10,6 +10,9 @@ from typing import Literal
 
 from pansharpen_cli.errors import UsageError
 
+NOT_GEOREFERENCED = "Dataset has no geotransform|The given matrix is equal to Affine.identity"
+"""How rasterio's warnings of plain images begin, which are ours to take care of."""
+
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Data types of a product."""
 

@@ -30,7 +30,8 @@ from pansharpen_cli.imaging.tiling import Reach, Tile, cut
 from pansharpen_cli.imaging.wald import Geometry, ReducedScene, reduce
 from pansharpen_cli.inputs.canvas import ArrayCanvas, SceneCanvas
 from pansharpen_cli.inputs.coregistration import TRUSTED, measure, to_apply
-from pansharpen_cli.inputs.scene import Raster, Scene
+from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.modelspec import canonical_band
 
 STRIDE = 0.5
