@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
 
-BEYOND = 1.3
+KNOWN = 1.3
 """Times its scale that a place may lie from the middle of the ground it was made for."""
 ALIKE = 1e-9
 """Relative difference of numbers that went through text."""
@@ -85,8 +85,8 @@ class Rpc:
 
     def knows(self, lat: Float64, long: Float64) -> npt.NDArray[np.bool_]:
         """Whether places are among those that it was made for, or near; beyond, its quotients mean nothing."""
-        across = np.abs(self._away(long)) <= BEYOND * abs(self.long_scale)
-        return np.asarray(across & (np.abs(lat - self.lat_off) <= BEYOND * abs(self.lat_scale)))
+        across = np.abs(self._away(long)) <= KNOWN * abs(self.long_scale)
+        return np.asarray(across & (np.abs(lat - self.lat_off) <= KNOWN * abs(self.lat_scale)))
 
     def _away(self, long: Float64) -> Float64:
         """From the middle, across the 180th meridian, too."""
