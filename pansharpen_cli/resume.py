@@ -35,11 +35,13 @@ def resume(
     Raises PansharpenError as `pipeline.sharpen` does, also if another file is in the way and may not be overwritten;
     BusyError if another run is at it.
     """
+    before = _tags(job)
     if made := finished(job):
         tidy(job.output)
         return made
     with _naming_the_journal(job), Claim(job.output) as claim:
-        if made := finished(job):  # another run may have finished it just before it was claimed
+        # another run may have finished it just before it was claimed
+        if _tags(job) != before and (made := finished(job)):
             return made
         return sharpen(replace(replacing_its_own(job), resume=True), on_tile, compute, claim)
 
