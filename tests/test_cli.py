@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -482,17 +481,16 @@ app()
 
 
 def test_help_is_quick():
-    """Beside the smallest program of the same library: medians of five, in new processes, in turn; in CPU time, as the
-    machine may have more to do."""
+    """Beside the smallest program of the same library, in CPU time and new processes, in turn. The least of nine: what
+    else the machine does, and its clock, only add to it."""
     commands = {"ours": PROGRAM, "smallest": [sys.executable, "-c", SMALLEST_APP]}
     seconds = {name: [] for name in commands}
-    for name in 5 * list(commands):
+    for name in 9 * list(commands):
         process = subprocess.Popen([*commands[name], "--help"], stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         assert status == 0
         seconds[name].append(usage.ru_utime + usage.ru_stime)
-    ours, smallest = (statistics.median(times) for times in seconds.values())
-    assert ours < 1.5 * smallest
+    assert min(seconds["ours"]) < 1.5 * min(seconds["smallest"])
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["models"], ["train"], ["import"]])
