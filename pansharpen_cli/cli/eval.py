@@ -104,6 +104,7 @@ def evaluate(
         bands=options.names(bands, "--bands"),
         sensor=sensor,
         coregister=None if coregister is None else coregistration.parse(coregister),
+        whole=maps is not None,
     )
     wanted = options.names(metrics, "--metrics")
     measures = assessment.Measures.of(wanted, full=full, protocol=protocol.value, maxval=maxval)

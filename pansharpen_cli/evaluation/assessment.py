@@ -1,8 +1,8 @@
 """How good methods are on the same scenes: against a truth that they have not seen, by Wald's protocol or given, or at
 full resolution without one. `compare` is the story of `eval`.
 
-Scenes are held whole, one at a time with one product: at least 4 (3 bands + 2) bytes a PAN pixel. Larger ones are for
-`run` and `qnr`, which hold a few tiles.
+Scenes are held in memory, one at a time with one product: at least 4 (3 bands + 2) bytes a PAN pixel; excerpts stand
+for larger ones.
 """
 
 from __future__ import annotations

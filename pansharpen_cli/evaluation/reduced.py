@@ -1,4 +1,4 @@
-"""Scenes to be compared on, whole in memory: files degraded by Wald's protocol, with a truth of their own or at full
+"""Scenes to be compared on, in memory: files degraded by Wald's protocol, with a truth of their own or at full
 resolution, and the samples of benchmark files."""
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.evaluation.benchmark import Sample
-from pansharpen_cli.imaging.geogrid import ON_GRID, NestedAxis
+from pansharpen_cli.evaluation.excerpts import EXCERPTS, held
+from pansharpen_cli.imaging.geogrid import ON_GRID, GeoGrid, NestedAxis
 from pansharpen_cli.imaging.interpolation import sample
 from pansharpen_cli.imaging.mtf import Sensor
 from pansharpen_cli.imaging.registration import Shift
-from pansharpen_cli.imaging.tiling import Pixels, Span, Tile
+from pansharpen_cli.imaging.tiling import Pixels
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene, reduce
 from pansharpen_cli.inputs.canvas import ArrayCanvas, Canvas, SceneCanvas
 from pansharpen_cli.inputs.coregistration import Choice, measure, to_apply
@@ -44,33 +45,40 @@ def load(
     ratio: int | None = None,
     name: str = "",
     coregister: Choice = "auto",
+    most: int | None = None,
 ) -> ReducedScene:
-    """The scene of these files, whole, as a task of `ratio` (default: its own) with these `bands` (default: all).
+    """The scene of these files as a task of `ratio` (default: its own) with these `bands` (default: all).
 
-    Bands are named as models name them. Raises SceneError if one is missing or the scene is too small.
+    Bands are named as models name them. More than `most` pixels of the task's PAN are told by excerpts. Raises
+    SceneError if a band is missing or the scene is too small.
     """
     with Scene.open(pan, *ms) as scene:
         names, order = _chosen(scene.band_names, bands, ms[0])
         canvas = _canvas(scene, coregister)
-        pixels = _whole(canvas)
         ratio = ratio or scene.ratio
+        pixels, grid = _held(canvas, most and most * scene.ratio**2, ratio * scene.ratio)
         _check_size(pixels.ms, ratio, ms[0])
         reduced = reduce(
             name or str(pan), pixels.pan, pixels.ms[order], pixels.valid,
             ratio=ratio, sensor=sensor, band_names=names,
         )  # fmt: skip
-        return _usable(replace(reduced, grid=canvas.whole_grid.coarsened(scene.ratio, *reduced.valid.shape)))
+        return _usable(replace(reduced, grid=grid and grid.coarsened(scene.ratio, *reduced.valid.shape)))
 
 
 def load_full(
-    pan: str | Path, *ms: str | Path, bands: Sequence[str] | None = None, name: str = "", coregister: Choice = "auto"
+    pan: str | Path,
+    *ms: str | Path,
+    bands: Sequence[str] | None = None,
+    name: str = "",
+    coregister: Choice = "auto",
+    most: int | None = None,
 ) -> FullScene:
-    """The scene of these files, whole, at its own resolution with these `bands` (default: all). Raises SceneError."""
+    """The scene of these files at its own resolution with these `bands` (default: all), more than `most` PAN pixels in
+    excerpts. Raises SceneError."""
     with Scene.open(pan, *ms) as scene:
         names, order = _chosen(scene.band_names, bands, ms[0])
-        canvas = _canvas(scene, coregister)
-        pixels = _whole(canvas)
-        return FullScene(name or str(pan), names, pixels.pan, pixels.ms[order], pixels.valid, grid=canvas.whole_grid)
+        pixels, grid = _held(_canvas(scene, coregister), most, scene.ratio)
+        return FullScene(name or str(pan), names, pixels.pan, pixels.ms[order], pixels.valid, grid=grid)
 
 
 def load_with_truth(
@@ -88,7 +96,7 @@ def load_with_truth(
     with Scene.open(pan, *ms) as scene:
         names, order = _chosen(scene.band_names, bands, ms[0])
         canvas = _canvas(scene, coregister)
-        pixels = _whole(canvas)
+        pixels, _ = _held(canvas)
         gt, known = _on_canvas(truth, canvas, names)
         return _usable(ReducedScene(
             name or str(pan), names, pixels.pan, pixels.ms[order], gt, pixels.valid & known, grid=canvas.whole_grid,
@@ -197,8 +205,17 @@ def _moved(
     return sample(pan, valid, rows, cols, "sinc").astype(np.float32)
 
 
-def _whole(canvas: SceneCanvas) -> Pixels:
-    return canvas.read(Tile(*(Span(axis.start, axis.stop, 0, axis.size) for axis in (canvas.rows, canvas.cols))))
+def _held(canvas: SceneCanvas, most: int | None = None, grain: int = 1) -> tuple[Pixels, GeoGrid | None]:
+    """The canvas, or excerpts of it, and the grid of what is held, if it is whole; says so if it is not."""
+    pixels = held(canvas, most, grain)
+    grid = canvas.whole_grid
+    if pixels.valid.shape == (grid.height, grid.width):
+        return pixels, grid
+    log.info(
+        "%.0f of the %.0f MPix of %s stand for all: %d excerpts, spread evenly",
+        pixels.valid.size / 1e6, grid.height * grid.width / 1e6, canvas.scene.pan.path, EXCERPTS,
+    )  # fmt: skip
+    return pixels, None
 
 
 def _on_canvas(

@@ -20,19 +20,22 @@ from pansharpen_cli.system.locations import is_remote
 
 COLUMNS = ("pan", "ms", "reference", "sensor", "name")
 """Of a manifest. Only `pan` must be there, with `ms`, `reference` or both."""
+REDUCED_HELD, FULL_HELD = 2**21, 2**25
+"""PAN pixels at the resolution of a task, of four bands, with which a comparison takes some two gigabytes."""
 
 
 @dataclass(frozen=True)
 class Terms:
     """How scenes become tasks: at reduced resolution or `full`; of which `ratio` (None: the scene's own) and `bands`
     (None: all); by whose MTF, perhaps the measured one; PAN and MS shifted how (None: "auto", but "off" for pairs with
-    a truth)."""
+    a truth). Of scenes too large to be held, unless `whole`, excerpts are judged."""
 
     full: bool = False
     ratio: int | None = None
     bands: Sequence[str] | None = None
     sensor: str = "generic"
     coregister: Choice | None = None
+    whole: bool = False
 
 
 class Source(Protocol):
@@ -71,12 +74,13 @@ class Files:
             if not self.ms:
                 raise SceneError(f"{self.pan} has no MS, which --full needs; give one")
             return reduced.load_full(
-                self.pan, *self.ms, bands=terms.bands, name=self.name, coregister=terms.coregister or "auto"
-            )
+                self.pan, *self.ms, bands=terms.bands, name=self.name, coregister=terms.coregister or "auto",
+                most=None if terms.whole else FULL_HELD,
+            )  # fmt: skip
         if self.reference is None:
             return reduced.load(
                 self.pan, *self.ms, sensor=self.sensor, bands=terms.bands, ratio=terms.ratio, name=self.name,
-                coregister=terms.coregister or "auto",
+                coregister=terms.coregister or "auto", most=None if terms.whole else REDUCED_HELD,
             )  # fmt: skip
         if self.ms:
             return reduced.load_with_truth(

@@ -50,6 +50,8 @@ RIVALS = ("exp", "gsa", "mtf-glp-fs", "bdsd-pc", "mtf-glp-hpm-h", "pracs")
 """Classical methods to compare with."""
 EVERY, PATIENCE = 25, 6
 """Steps between looks at the held-out blocks, and looks without a gain after which it stops."""
+HELD = 2**20
+"""PAN pixels at the resolution it is fitted at; of larger scenes excerpts stand for the whole."""
 OF_THE_IMAGES = ("gains", "haze", "intensity")
 """Global values of a network that come from the scene alone, whatever its weights: learned with as `run` has them."""
 
@@ -124,8 +126,8 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
 
 def _scene(job: Adaptation, sensor: Sensor) -> ReducedScene | FullScene:
     if job.resolution == "full":
-        return load_full(job.pan, *job.ms, bands=job.bands, coregister=job.coregister)
-    return load(job.pan, *job.ms, sensor=sensor, bands=job.bands, coregister=job.coregister)
+        return load_full(job.pan, *job.ms, bands=job.bands, coregister=job.coregister, most=HELD)
+    return load(job.pan, *job.ms, sensor=sensor, bands=job.bands, coregister=job.coregister, most=HELD)
 
 
 @dataclass(frozen=True)
