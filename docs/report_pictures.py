@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.report.gather import gather
 from pansharpen_cli.report.page import write
 

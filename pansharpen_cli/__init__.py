@@ -27,10 +27,10 @@ __all__ = ["PansharpenError", "__version__", "models", "sharpen"]
 def sharpen(pan: str | Path, ms: str | Path | Sequence[str | Path], output: str | Path, **options: Any) -> Product:
     """Sharpen `ms` (one file, or several on one grid) with `pan` into the GeoTIFF `output`.
 
-    `options` are the fields of `pansharpen_cli.pipeline.Job`: model, coregister, device, nodata, overwrite, tile, ...
+    `options` are the fields of `pansharpen_cli.job.Job`: model, coregister, device, nodata, overwrite, tile, ...
     Raises PansharpenError in one sentence for whatever cannot be done; `output` then does not exist.
     """
-    from pansharpen_cli.pipeline import Job
+    from pansharpen_cli.job import Job
     from pansharpen_cli.pipeline import sharpen as run
 
     files = [ms] if isinstance(ms, str | Path) else list(ms)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pansharpen_cli.errors import ModelError, OutputError
+from pansharpen_cli.errors import ModelError
 from pansharpen_cli.imaging.interpolation import area_phase, toolbox_phase
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec, canonical_band
@@ -21,7 +21,7 @@ from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.fusionnet import FusionNet
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.premix import PreMixB, PreMixH
-from pansharpen_cli.zoo import SPEC, Model, save
+from pansharpen_cli.zoo import Model, check_place, save
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,9 @@ USUAL_BANDS: dict[int, Sequence[str]] = {
 }
 """Band orders of the data sets that the papers used, by band count."""
 
+WITHIN = ("state_dict", "model_state_dict", "model", "net", "params")
+"""What trainers call the weights in a checkpoint that holds more."""
+
 
 def convert(
     weights: Path,
@@ -66,18 +69,21 @@ def convert(
     """
     if network not in OFFICIAL:
         raise ModelError(f"no official checkpoint of {network!r} is known; there are {', '.join(OFFICIAL)}")
-    if (output / SPEC).exists() and not overwrite:
-        raise OutputError(f"{output} exists; choose another name or --overwrite it")
+    check_place(output, overwrite)
     official = OFFICIAL[network]
     state = _state(weights)
     try:
         made = official.read(state)
     except (ModelError, KeyError, IndexError, RuntimeError, ValueError) as error:
         raise ModelError(f"{weights} does not hold the official weights of {network}: {error}") from error
+    if broken := next((name for name, value in made.state_dict().items() if not value.isfinite().all()), None):
+        raise ModelError(f"{weights} holds NaN or infinite numbers ({broken}): it is damaged, or its training failed")
     names = band_names or USUAL_BANDS.get(made.bands) or [f"band {i + 1}" for i in range(made.bands)]
     names = [canonical_band(name) for name in names]
     if len(names) != made.bands:
         raise ModelError(f"{weights} has {made.bands} bands; {len(names)} names were given")
+    if len(set(names)) < len(names):
+        raise ModelError(f"two bands of {weights} would have one name ({', '.join(names)}); give each its own")
     spec = ModelSpec(
         name=output.name,
         network=network,
@@ -96,7 +102,7 @@ def convert(
 def _state(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a checkpoint, loaded as data: nothing in the file is executed."""
     if not os.path.isfile(path):
-        raise ModelError(f"{path} does not exist")
+        raise ModelError(f"{path} {'is no file' if os.path.exists(path) else 'does not exist'}")
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
@@ -104,7 +110,7 @@ def _state(path: Path) -> Mapping[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a reader trips over in a file that anybody may have made
         raise ModelError(f"{path} is not a checkpoint of plain tensors, and nothing else is loaded") from error
-    for key in ("state_dict", "model", "params"):
+    for key in WITHIN:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,31 +18,30 @@ import numpy.typing as npt
 from pansharpen_cli import __version__
 from pansharpen_cli.backends.limited import within
 from pansharpen_cli.backends.sharpener import Sharpener
-from pansharpen_cli.errors import OutputError, SceneError, UsageError
-from pansharpen_cli.imaging.interpolation import KERNELS
+from pansharpen_cli.errors import ModelError, OutputError, SceneError, UsageError
 from pansharpen_cli.imaging.mtf import MEASURED, Sensor, find_sensor
 from pansharpen_cli.imaging.radiometry import Clipped, holds, quantise
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.imaging.tiling import Pixels, Reach, Tile
 from pansharpen_cli.inputs import blocks
 from pansharpen_cli.inputs.canvas import Canvas, SceneCanvas
-from pansharpen_cli.inputs.coregistration import Choice, measure, measured_sensor, to_apply
-from pansharpen_cli.inputs.coregistration import parse as parse_shift
+from pansharpen_cli.inputs.coregistration import measure, measured_sensor, to_apply
 from pansharpen_cli.inputs.mosaic import files_of
-from pansharpen_cli.inputs.part import Part, Statistics, fetch, put_out, seen, window
-from pansharpen_cli.inputs.raster import Nodata
+from pansharpen_cli.inputs.part import fetch, put_out, seen, window
 from pansharpen_cli.inputs.scene import Scene
-from pansharpen_cli.method import BackendName, Means, Method, choose
+from pansharpen_cli.job import Job, input_digests, job_digest
+from pansharpen_cli.method import Means, Method, choose
 from pansharpen_cli.outputs.journal import Claim, JournalingWriter
 from pansharpen_cli.outputs.target import check_target
 from pansharpen_cli.outputs.writer import ProductWriter
-from pansharpen_cli.system import locations, memory, settings
+from pansharpen_cli.system import locations, memory
 from pansharpen_cli.system.concurrency import Behind, Threads
-from pansharpen_cli.system.files import digest, named_from, redacted, same_file
+from pansharpen_cli.system.files import named_from, same_file
 
 log = logging.getLogger(__name__)
 
 Float32 = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 Compute = Callable[[Sharpener, SceneCanvas, Sequence[Tile]], Iterable[tuple[Pixels, Float32]]]
 """Who sharpens tiles: each is given back with its core, in any order."""
 
@@ -53,74 +50,10 @@ SMALL_TILE, LARGE_TILE = 512, 1024
 WIDE_HALO = 40
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to sharpen, into what, and how. Only the paths are needed.
-
-    `resume`: what a run that was killed has finished is kept; `remembered`: a later one is to know if the product is
-    finished, for which inputs that are fetched are read once more.
-
-    `part`: only that of the scene is put out; `statistics`: what its shift and global values come from. `max_memory`:
-    bytes of the whole process.
-    """
-
-    pan: str | Path
-    ms: Sequence[str | Path]
-    output: Path
-    model: str = "auto"
-    coregister: Choice = "auto"
-    device: str = "auto"
-    backend: BackendName = "auto"
-    bands: Sequence[int] | None = None
-    band_names: Sequence[str] | None = None
-    nodata: Nodata = "file"
-    sensor: str = MEASURED
-    resampling: str = "sinc"
-    dtype: str | None = None
-    format: Literal["gtiff", "cog"] = "gtiff"
-    creation_options: Mapping[str, str] = field(default_factory=dict)
-    overwrite: bool = False
-    resume: bool = False
-    remembered: bool = False
-    tile: int | None = None
-    threads: int = 0
-    max_memory: int | None = None
-    part: Part | None = None
-    statistics: Statistics = "part"
-
-    def __post_init__(self) -> None:
-        """Raises UsageError for a value that no field of this name can have; a shift as text becomes numbers."""
-        for name, known in KNOWN.items():
-            settings.one_of(getattr(self, name), known, name)
-        if self.sensor != MEASURED:
-            find_sensor(self.sensor, also=[MEASURED])
-        if self.dtype is not None:
-            settings.one_of(self.dtype, settings.DTYPES, "dtype")
-        if isinstance(self.coregister, str):
-            object.__setattr__(self, "coregister", parse_shift(self.coregister))
-        for name, least in (("tile", LEAST_TILE), ("threads", 0), ("max_memory", 1)):
-            settings.at_least(getattr(self, name), least, name)
-        for name in ("ms", "bands", "band_names"):
-            if isinstance(getattr(self, name), str):
-                raise UsageError(f"{name} takes a list, not {getattr(self, name)!r}")
-
-
-KNOWN: Mapping[str, Iterable[str]] = {
-    "resampling": KERNELS,
-    "format": ("gtiff", "cog"),
-    "statistics": ("part", "scene"),
-}
-"""Words that fields of a job may have."""
-LEAST_TILE = 32
-"""PAN pixels a side of a tile; of smaller ones nearly all is halo."""
+LEAST_SPREAD = 0.6
+"""Standard deviation of a band of which rounding, by up to a half, makes something else."""
 
 NO_SHIFT = Shift(0, 0, 0, 0, 0)
-
-INPUTS = {"pan", "ms", "model"}
-"""Fields of a job that count by what they name."""
-NO_PIXELS = {"output", "device", "backend", "format", "creation_options", "overwrite", "resume"}
-NO_PIXELS |= {"remembered", "tile", "threads", "max_memory"}
-"""Fields that do not change the pixels of its product."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +119,7 @@ def sharpen(
         with blocks.keeping(cache), _writer(job, scene, canvas, _key(job, job_sha256, means, tile), claim) as writer:
             sharpener = Sharpener.observing(backend, method.radiometry, canvas.observed, method.order, tile)
             _warn_of_range(method, canvas)
+            _check_steps(job, scene, canvas)
             tiles = canvas.tiles(tile, backend.reach)
             if job.max_memory:
                 sharpener = within(job.max_memory, sharpener, canvas, tiles, cache)
@@ -199,32 +133,6 @@ def sharpen(
         job.output, canvas.grid.height, canvas.grid.width, scene.band_names, _dtype(job, scene).name,
         method.name, method.reason, means.device, shift, applied, time.perf_counter() - began, job_sha256(),
     )  # fmt: skip
-
-
-def input_digests(job: Job) -> list[str]:
-    """Of PAN and MS files, "" for what is not local. Raises SceneError."""
-    try:
-        return [digest(*files_of(path)) for path in (job.pan, *job.ms)]
-    except OSError as error:
-        raise SceneError(f"{redacted(error.filename or job.pan)} cannot be read: {error.strerror}") from error
-
-
-def job_digest(job: Job, method: Method, scene: Scene, digests: Sequence[str]) -> str:
-    """SHA-256 of all that the pixels come from: the program's version, the inputs (their `digests`), the model and the
-    parameters. Products of one digest are the same, but for how their devices round. "" if nothing tells what an
-    input holds: of one that is fetched its pixels do, if the job says so and wants the whole scene.
-    """
-    rasters = (scene.pan, *scene.ms)
-    contents = [*digests]
-    if not all(digests):
-        if job.part or not (job.resume or job.remembered):
-            return ""
-        contents += [raster.content() for raster in rasters if raster.remote]
-    parameters = {name: value for name, value in asdict(job).items() if name not in INPUTS | NO_PIXELS}
-    model = method.model.spec.to_json() if method.model else method.name
-    told = [raster.told for raster in rasters]  # in part by files beside them
-    parts = [__version__, contents, told, scene.band_names, model, parameters]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _check_output(job: Job) -> None:
@@ -280,6 +188,7 @@ def _sharpen_tiles(
 
     def write(pixels: Pixels, hrms: Float32) -> None:
         valid = pixels.valid[pixels.tile.inner]
+        _demand_numbers(hrms, valid, canvas)
         clipped.look(hrms, valid)
         writer.write(*place(pixels.tile), quantise(hrms, writer.dtype, writer.nodata), valid)
 
@@ -295,6 +204,15 @@ def _sharpen_tiles(
         )
     if warning := clipped.warning():
         log.warning(warning)
+
+
+def _demand_numbers(hrms: Float32, valid: Mask, canvas: Canvas) -> None:
+    """Raises ModelError where a pixel that is `valid` became none: as an integer it would be any."""
+    if not np.isfinite(hrms.sum()) and not np.isfinite(hrms[:, valid]).all():
+        raise ModelError(
+            f"pixels of {canvas} come out as no number (NaN or infinite): the model is damaged, or their values are "
+            "beyond what it can compute; try another --model"
+        )
 
 
 def _key(job: Job, job_sha256: Callable[[], str], means: Means, tile: int) -> str | None:
@@ -353,6 +271,18 @@ def _warn_of_range(method: Method, canvas: Canvas) -> None:
     high = float(canvas.moments.high.max())
     if not 0.1 * radiometry.scale <= high <= 1.2 * radiometry.scale:
         log.warning("%s expects values up to %g, the scene's reach %g", method.name, radiometry.scale, high)
+
+
+def _check_steps(job: Job, scene: Scene, canvas: Canvas) -> None:
+    """Raises UsageError if whole numbers would hold next to nothing of what the MS shows."""
+    if _dtype(job, scene).kind == "f" or scene.dtype.kind != "f":
+        return
+    spread = canvas.moments.std[:-1]
+    if spread.any() and (spread < LEAST_SPREAD).all():
+        raise UsageError(
+            f"--dtype {job.dtype} holds whole numbers, and the values of {scene.ms[0].path} vary by {spread.max():.2g} "
+            "only; give --dtype float32, or scale the inputs first"
+        )
 
 
 def _tags(

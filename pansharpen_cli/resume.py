@@ -14,10 +14,11 @@ from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.job import Job, input_digests, job_digest
 from pansharpen_cli.method import choose
 from pansharpen_cli.outputs.journal import BusyError, Claim, journal_of, tidy, tiles_size
 from pansharpen_cli.outputs.layout import TAGS
-from pansharpen_cli.pipeline import Compute, Job, Product, input_digests, job_digest, sharpen
+from pansharpen_cli.pipeline import Compute, Product, sharpen
 from pansharpen_cli.system import locations
 from pansharpen_cli.upload import is_there
 

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isnan
+from itertools import pairwise
+from math import ceil, isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pyproj
+from pyproj.exceptions import ProjError
 
 from pansharpen_cli import __version__
 from pansharpen_cli.errors import SceneError, UsageError
@@ -55,13 +57,14 @@ PATIENCE = 30
 
 @dataclass(frozen=True)
 class ItemScene:
-    """A scene that an item names. `band_names` as models know them; `taken`: when it was acquired."""
+    """A scene that an item names. `band_names` as models know them; `times`: when it was acquired, or (None, from when,
+    to when)."""
 
     href: str
     pan: str
     ms: tuple[str, ...]
     band_names: tuple[str, ...]
-    taken: datetime | None
+    times: tuple[datetime | None, datetime | None, datetime | None]
 
 
 def is_item(path: str) -> bool:
@@ -85,7 +88,8 @@ def read_item(href: str) -> ItemScene:
     if not ms or len(set(names)) < len(names):
         what = "several assets of one band" if ms else "no asset with bands like blue, green and red"
         raise SceneError(f"{redacted(href)} has {what}; give PAN and MS files instead of the item")
-    return ItemScene(href, pan.href, tuple(image.href for image in ms), tuple(names), item.datetime)
+    times = item.datetime, item.common_metadata.start_datetime, item.common_metadata.end_datetime
+    return ItemScene(href, pan.href, tuple(image.href for image in ms), tuple(names), times)
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,10 @@ def write_item(product: Product, scene: ItemScene | None) -> Path:
     with closing(Raster(product.path)) as raster:
         grid, nodata = raster.grid, raster.nodata
         is_cog = raster.tags("IMAGE_STRUCTURE").get("LAYOUT") == "COG"
-    taken = scene.taken if scene and scene.taken else datetime.now(UTC)
-    item: Item = pystac.Item(product.path.stem, _footprint(grid), _box(grid), taken, {})
+    taken, first, last = scene.times if scene and any(scene.times) else (datetime.now(UTC), None, None)
+    item: Item = pystac.Item(
+        product.path.stem, _footprint(grid), _box(grid), taken, {}, start_datetime=first, end_datetime=last
+    )
     item.stac_extensions += EXTENSIONS
     item.properties |= {
         "processing:software": {"pansharpen_cli": __version__},
@@ -206,28 +212,64 @@ def _describe_file(asset: Asset, path: Path) -> None:
 
 
 def _footprint(grid: GeoGrid) -> dict[str, Any] | None:
-    """The corners in longitude and latitude, counter-clockwise."""
-    if grid.rpc and grid.by_rpc:
-        corners = corners_of(grid.rpc, grid.height, grid.width)
-    elif grid.crs:
-        to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
-        corners = [to_degrees.transform(*corner) for corner in grid.corners]
-    else:
-        corners = None
-    if corners is None:
+    """The corners in longitude and latitude, counter-clockwise, in two polygons where they lie on both sides of 180
+    degrees (RFC 7946, 3.1.9). None if nothing tells where that is."""
+    ring = _ring(grid)
+    if ring is None:
         return None
-    following = [*corners[1:], corners[0]]
-    area = sum(x * v - u * y for (x, y), (u, v) in zip(corners, following, strict=True))
-    around = corners if area > 0 else corners[::-1]
-    return {"type": "Polygon", "coordinates": [[list(corner) for corner in (*around, around[0])]]}
+    parts = [_cut(ring, turn) for turn in (0, 360)]
+    polygons = [[[*part, part[0]]] for part in parts if len(part) > 2]
+    if len(polygons) == 1:
+        return {"type": "Polygon", "coordinates": polygons[0]}
+    return {"type": "MultiPolygon", "coordinates": polygons}
 
 
 def _box(grid: GeoGrid) -> list[float] | None:
-    footprint = _footprint(grid)
-    if footprint is None:
+    """West, south, east, north; the east of what crosses 180 degrees is the smaller one (RFC 7946, 5.2)."""
+    ring = _ring(grid)
+    if ring is None:
         return None
-    lon, lat = zip(*footprint["coordinates"][0], strict=True)
-    return [min(lon), min(lat), max(lon), max(lat)]
+    lon, lat = zip(*ring, strict=True)
+    west, east = ((x + 180) % 360 - 180 if abs(x) > 180 else x for x in (min(lon), max(lon)))
+    return [west, min(lat), east, max(lat)]
+
+
+def _ring(grid: GeoGrid) -> list[tuple[float, float]] | None:
+    """The corners, counter-clockwise; longitudes from -180 on, beyond 180 where it is crossed."""
+    if grid.rpc and grid.by_rpc:
+        corners = corners_of(grid.rpc, grid.height, grid.width)
+    elif grid.crs:
+        try:
+            to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+        except ProjError:  # a site's own coordinates
+            return None
+        corners = [to_degrees.transform(*corner) for corner in grid.corners]
+    else:
+        return None
+    if corners is None or not all(isfinite(number) for corner in corners for number in corner):
+        return None
+    steps = [(there - here + 180) % 360 - 180 for (here, _), (there, _) in pairwise([*corners, corners[0]])]
+    if abs(sum(steps)) > 180:  # round a pole, of which corners do not tell
+        return None
+    first = corners[0][0]
+    near = [(lon + 360 * round((first - lon) / 360), lat) for lon, lat in corners]
+    turn = 360 * ceil((-180 - min(lon for lon, _ in near)) / 360)
+    ring = [(lon + turn, lat) for lon, lat in near]
+    area = sum(x * v - u * y for (x, y), (u, v) in pairwise([*ring, ring[0]]))
+    return ring if area > 0 else ring[::-1]
+
+
+def _cut(ring: list[tuple[float, float]], turn: int) -> list[list[float]]:
+    """What of a `ring` lies within -180 ... 180 degrees of longitude, the world turned by so many degrees."""
+    part: list[list[float]] = []
+    moved = [(lon - turn, lat) for lon, lat in ring]
+    edge = -180.0 if turn else 180.0
+    for (x, y), (u, v) in pairwise([*moved, moved[0]]):
+        if abs(x) <= 180:
+            part.append([x, y])
+        if (abs(x) <= 180) != (abs(u) <= 180):
+            part.append([edge, y + (v - y) * (edge - x) / (u - x)])
+    return part
 
 
 def _pystac() -> Any:

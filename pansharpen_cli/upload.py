@@ -20,8 +20,8 @@ from rasterio.errors import RasterioError
 
 from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.job import Job
 from pansharpen_cli.outputs.layout import TAGS
-from pansharpen_cli.pipeline import Job
 from pansharpen_cli.system import locations
 from pansharpen_cli.system.files import passing, redacted
 

@@ -3,17 +3,19 @@ lone ONNX files, which carry their spec."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pansharpen_cli.backends.onnx_file import OnnxFile
-from pansharpen_cli.errors import ModelError, nearest
+from pansharpen_cli.errors import ModelError, OutputError, nearest
 from pansharpen_cli.modelspec import ModelSpec
-from pansharpen_cli.system.files import digest
+from pansharpen_cli.system.files import check_folder, digest, in_words
 
 if TYPE_CHECKING:
     from pansharpen_cli.networks.network import Network
@@ -134,22 +136,36 @@ def find(name: str, besides: Iterable[str] = ()) -> Model:
     raise ModelError(f"no model is called {name!r}; there are {', '.join(known) or 'none'}{hint}")
 
 
+def check_place(folder: Path, overwrite: bool) -> None:
+    """Raises OutputError unless a model folder may appear there, which is to be asked before the work."""
+    if (folder / SPEC).exists() and not overwrite:
+        raise OutputError(f"{folder} is a model already; give --overwrite or another folder")
+    check_folder(folder)
+
+
 def save(folder: Path, spec: ModelSpec, network: Network, card: str) -> Model:
-    """Write a model folder; spec.json comes last, so that a folder with one is complete.
+    """Write a model folder. Nothing of an older one in its place goes before all of the new one is written; spec.json
+    comes last, so that a folder with one is complete. Raises OutputError.
 
     What the network declares (halo, alignment, digest of its weights) goes into the spec that is written.
     """
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / WEIGHTS
     spec = replace(spec, halo=network.halo, multiple_of=network.multiple_of, alignment=network.alignment)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     content = save(weights, {"pansharpen": replace(spec, weights_sha256="").to_json()})
-    path.write_bytes(content)  # save_file's files are for nobody but the user
-    spec = replace(spec, weights_sha256=digest(path))
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    partial = folder / f"{SPEC}.partial"
-    partial.write_text(spec.to_json(), encoding="utf-8")
-    os.replace(partial, folder / SPEC)
+    spec = replace(spec, weights_sha256=hashlib.sha256(content).hexdigest())
+    files = {WEIGHTS: content, "README.md": card.encode(), SPEC: spec.to_json().encode()}
+    partials = {name: folder / f".{name}.partial" for name in files}
+    try:
+        with in_words(f"{folder} cannot be written"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, partial in partials.items():
+                partial.write_bytes(files[name])
+            for name, partial in partials.items():
+                os.replace(partial, folder / name)
+    finally:
+        for partial in partials.values():
+            with suppress(OSError):
+                partial.unlink()
     return Model(folder, spec)

@@ -40,7 +40,8 @@ def left_over(folder: Path, before: Set[str], *more: str) -> str:
 def wrong_product(pan: Path, ms: Path, product: Path) -> str:
     """It opens, reads whole, lies on the PAN's pixels, has the MS's bands and type, and data where both have, or fewer.
 
-    The files are read here by rasterio alone, by GDAL's own masks; PAN and MS are of one CRS, or only the PAN counts.
+    The files are read here by rasterio alone, by GDAL's own masks; PAN and MS are of one CRS, or only the PAN counts,
+    unless it tells none.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -57,7 +58,7 @@ def _compare(sharp: rasterio.DatasetReader, coarse: rasterio.DatasetReader, made
     inside = -1e-3 <= row <= sharp.height - made.height + 1e-3 and -1e-3 <= col <= sharp.width - made.width + 1e-3
     if not inside or abs(row - round(row)) + abs(col - round(col)) > 1e-3:
         return f"it lies at PAN pixel ({row}, {col}) with {made.shape} pixels"
-    if made.crs != sharp.crs or set(made.dtypes) - set(coarse.dtypes):
+    if made.crs != (sharp.crs or (None if plain else coarse.crs)) or set(made.dtypes) - set(coarse.dtypes):
         return f"it has {made.crs}, {made.dtypes}"
     if made.scales != coarse.scales[: made.count] and np.isfinite(coarse.scales).all() and all(coarse.scales):
         return f"its DN mean {made.scales}, those of the MS {coarse.scales}"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -23,6 +24,7 @@ from worlds import World
 
 from pansharpen_cli import zoo
 from pansharpen_cli.batch import run as batch_run
+from pansharpen_cli.batch.check import check
 from pansharpen_cli.batch.gather import gather
 from pansharpen_cli.batch.manifest import read_manifest
 from pansharpen_cli.batch.plan import plan
@@ -32,8 +34,8 @@ from pansharpen_cli.batch.shards import Shard, parse
 from pansharpen_cli.batch.summary import Summary, read_summary
 from pansharpen_cli.batch.workers import Death, Workers
 from pansharpen_cli.errors import ModelError, OutputError, SceneError, UsageError
+from pansharpen_cli.job import Job
 from pansharpen_cli.outputs.journal import journal_of
-from pansharpen_cli.pipeline import Job
 from pansharpen_cli.system import locations
 
 PROGRAM = [sys.executable, "-m", "pansharpen_cli"]
@@ -146,6 +148,10 @@ def test_a_manifest_says_it_all(tmp_path):
         ("pan,ms,format\na,b,png", "scene 1: format knows gtiff, cog, not 'png'"),
         ("pan,ms,model\na,b,gsa\nc,d,gsaa", "scene 2: no model is called 'gsaa'.*did you mean gsa"),
         ("pan,ms,model\na,b,./gone", "scene 1: gone is not a model folder"),
+        ("pan,ms,ms\na,b,c", r"m\.csv, line 1, has 'ms' 2 times"),
+        ("pan,ms,out\na,b,c\na,b,.", r"m\.csv, scene 2: out is a name in the folder .* not '\.'"),
+        ("pan,ms,out\na,b,./", "scene 1: out is a name in the folder"),
+        ("pan,ms\nhttps://host/../pan.tif,b", "scene 1: it has no name of its own; give it an out"),
     ],
 )
 def test_a_manifest_is_refused_by_line_and_column(text, said, tmp_path):
@@ -162,6 +168,24 @@ def test_a_bad_line_of_json_is_named(bad, tmp_path):
     with pytest.raises(SceneError, match=r"m\.jsonl, line 3, is no JSON object") as refused:
         read_manifest(tmp_path / "m.jsonl", tmp_path, Job(pan="", ms=(), output=tmp_path))
     assert "line 1" not in str(refused.value)
+
+
+@pytest.mark.parametrize("doubled", ['"ms": "b", "ms": "c"', '"ms": "b", "creation_options": {"ms": 1, "ms": 2}'])
+def test_a_key_of_json_stands_once(doubled, tmp_path):
+    (tmp_path / "m.jsonl").write_text(f'{{"pan": "a", "ms": "b"}}\n\n{{"pan": "a", {doubled}}}')
+    with pytest.raises(SceneError, match=r"m\.jsonl, line 3, has 'ms' 2 times"):
+        read_manifest(tmp_path / "m.jsonl", tmp_path, Job(pan="", ms=(), output=tmp_path))
+
+
+@pytest.mark.parametrize(("pan", "name"), [("../pan.tif", "up"), ("a/../b/pan.tif", "b"), ("pan.tif", "in")])
+def test_a_scene_is_called_as_the_folder_of_its_pan(pan, name, tmp_path, monkeypatch):
+    folder = tmp_path / "up" / "in"
+    folder.mkdir(parents=True)
+    (folder / "m.csv").write_text(f"pan,ms\n{pan},ms.tif")
+    monkeypatch.chdir(folder)
+    for manifest in (folder / "m.csv", Path("m.csv")):
+        [job] = read_manifest(manifest, tmp_path, Job(pan="", ms=(), output=tmp_path))
+        assert job.output == tmp_path / f"{name}.tif"
 
 
 def test_models_are_looked_for_before_anything_begins(tmp_path, monkeypatch):
@@ -193,6 +217,23 @@ def test_a_manifest_may_be_kept_below_a_folder(ms, tmp_path):
         read_manifest(manifest, tmp_path, common, root=tmp_path / "root")
     assert "secret" not in str(refused.value)
     assert len(read_manifest(manifest, tmp_path, common)) == 2
+
+
+def test_a_folder_may_be_kept_below_another(tmp_path):
+    make_scenes(tmp_path / "in", 1)
+    (tmp_path / "in" / "link").symlink_to(make_scenes(tmp_path / "else", 1))
+    common = Job(pan="", ms=(), output=tmp_path, model="exp")
+    assert len(gather(tmp_path / "in", tmp_path / "out", common, root=tmp_path)[0]) == 2
+    with pytest.raises(SceneError, match=r"scene link/s000, names .*pan\.tif, which is not below --root"):
+        gather(tmp_path / "in", tmp_path / "out", common, root=tmp_path / "in")
+
+
+@pytest.mark.parametrize("output", ["in", "in/../in", "link", "."])
+def test_products_do_not_lie_among_the_files_that_are_searched(output, tmp_path):
+    make_scenes(tmp_path / "in", 1)
+    (tmp_path / "link").symlink_to("in")
+    with pytest.raises(UsageError, match=r"-o .* is the folder that is searched, or holds it"):
+        batch(tmp_path / "in", tmp_path / output)
 
 
 @pytest.mark.parametrize("output", ["ftp://bucket/products", "https://example.com/products", "/vsis3/bucket/products"])
@@ -282,18 +323,89 @@ def test_a_manifest_is_not_replaced_by_the_summary(tmp_path):
     assert manifest.read_text().startswith('{"pan"')
 
 
-def test_two_scenes_cannot_become_one_file(tmp_path):
-    (tmp_path / "m.csv").write_text("pan,ms\na/pan.tif,b\nc/a.tif,d")
-    with pytest.raises(SceneError, match="2 scenes are to become"):
-        sharpen_all(batch(tmp_path / "m.csv", tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+def test_a_manifest_is_not_replaced_by_a_product(tmp_path):
+    manifest = tmp_path / "m.tif"
+    manifest.write_text("pan,ms,out\na,b,m")
+    task = replace(batch(manifest, tmp_path, overwrite=True), manifest=manifest)
+    with pytest.raises(SceneError, match=r"m\.tif would take the place of the manifest .*m\.tif"):
+        sharpen_all(task)
+    assert manifest.read_text().startswith("pan")
+
+
+MOSAIC = """<VRTDataset rasterXSize="1" rasterYSize="1"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="1">out/x.tif</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"""
+
+
+@pytest.mark.parametrize("pan", ["out/x.tif", "link/x.tif", "mosaic.vrt"])
+def test_no_product_takes_the_place_of_an_input(pan, tmp_path):
+    """Of whatever scene, in whatever part of the batch, and by whatever name."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x.tif").write_text("mine")
+    (tmp_path / "link").symlink_to("out")
+    (tmp_path / "mosaic.vrt").write_text(MOSAIC)
+    (tmp_path / "m.csv").write_text(f"pan,ms,out\na,b,x\n{pan},b,y")
+    with pytest.raises(SceneError, match=r"out/x\.tif would take the place of an input of y; give it another out"):
+        sharpen_all(batch(tmp_path / "m.csv", tmp_path / "out", overwrite=True, shard=Shard(1, 2)))
+    assert os.listdir(tmp_path / "out") == ["x.tif"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "output", "said"),
+    [
+        ("a/pan.tif,b,\nc/a.tif,d,", "out", "2 scenes are to become .*out/a.tif"),
+        ("a,b,p.tif\nc,d,p.tiff", "out", "2 scenes are to become .*out/p.tif"),
+        ("a,b,p\nc,d,p.tif/q", "out", r"out/p\.tif/q\.tif would lie in .*out/p\.tif, which is to be a file"),
+        ("a,b,summary.jsonl/q", "out", r"would lie in .*out/summary\.jsonl, which is to be a file"),
+        ("a,b,made", "there", r"there/made\.tif exist; --resume the batch"),
+        ("a,b,p", "there/made.tif/out", r"out cannot be a folder, as .*made\.tif is a file; give another name"),
+        ("a,b,p", "\udce9", "has a name that is not UTF-8; give another one"),
+    ],
+)
+def test_what_cannot_begin_is_told_before_it(rows, output, said, tmp_path):
+    """By the plan as by the batch; neither leaves anything."""
+    (tmp_path / "m.csv").write_text(f"pan,ms,out\n{rows}")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "made.tif").write_text("mine")
+    before, task = sorted(tmp_path.rglob("*")), batch(tmp_path / "m.csv", tmp_path / output)
+    for begin in (sharpen_all, lambda task: list(plan(task))):
+        with pytest.raises((SceneError, OutputError), match=said):
+            begin(task)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o555])
+def test_a_folder_that_may_not_be_written_to_is_told_before_the_batch(mode, tmp_path, monkeypatch):
+    """To one who is not root, who may write anywhere."""
+    (tmp_path / "m.csv").write_text("pan,ms\na,b")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there").chmod(mode)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    refused = pytest.raises(OutputError, match="there/out cannot hold files, as you may not write to there; choose")
+    user = os.getuid()
+    try:
+        os.setreuid(user or 65534, -1)
+        with refused if mode == 0o555 else nullcontext():
+            check(batch(Path("m.csv"), Path("there/out")))
+    finally:
+        os.setreuid(user, -1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")
+def test_a_name_that_is_not_utf8_costs_no_other_scene(tmp_path):
+    make_scenes(tmp_path / "in", 1)
+    (tmp_path / "in" / "\udce9_PAN.tif").write_bytes((tmp_path / "in/s000/pan.tif").read_bytes())
+    done = run(tmp_path / "in", "-o", tmp_path / "out", "-m", "exp", "--json")
+    assert (done.returncode, json.loads(done.stdout)["done"]) == (0, 1)
+    assert "\\udce9_PAN.tif is left out: its name is not UTF-8; rename it" in done.stderr
 
 
 MEASURE = """
 import re, sys
 import pansharpen_cli.batch.plan, pansharpen_cli.system.compiled
 from pathlib import Path
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
 peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before, (pan, ms, output, model, threads) = peak(), sys.argv[1:]
 sharpen(Job(pan, [ms], Path(output), model, "off", threads=int(threads)))
@@ -392,6 +504,9 @@ def test_the_job_arrays_of_the_document_work(tmp_path, monkeypatch):
     assert arguments[:1] + arguments[2:4] == [*command[:1], "-o", "/data/products"]
     shard = parse(arguments[arguments.index("--shard") + 1], {"JOB_COMPLETION_INDEX": "0"})
     assert shard == Shard(1, int(re.search(r"completions: (.*)", manifest)[1]))
+    assert arguments[arguments.index("-j") + 1] == re.search(r'cpu: "(\d+)"', manifest)[1]
+    example = (DOCUMENT.parents[1] / "examples" / "kubernetes" / "job.yaml").read_text()
+    assert re.search(r"values: .*\]", manifest)[0] in example
 
 
 # processes
@@ -636,6 +751,25 @@ def test_two_batches_write_one_summary(tmp_path):
     assert os.listdir(tmp_path) == ["summary.jsonl"]
 
 
+def test_what_is_told_of_scenes_of_another_batch_is_kept_to_resume(tmp_path):
+    """Behind one's own, as it was, and not counted."""
+    path = tmp_path / "summary.jsonl"
+    a, b = (Outcome(name, "failed", f"{name}.tif", message="why") for name in ("a", "b"))
+    for names, keep, told in (
+        ("a", False, ["a"]),
+        ("b", True, ["b", "a"]),
+        ("a", True, ["a", "b"]),
+        ("b", False, ["b"]),
+    ):
+        before = path.read_text().splitlines() if path.exists() else []
+        with Summary(path, {name: Outcome(name, "left", "") for name in names}, keep=keep) as found:
+            found.add({"a": a, "b": b}[names])
+        lines = path.read_text().splitlines()
+        assert [json.loads(line)["scene"] for line in lines] == told
+        assert set(lines[1:]) <= set(before)
+        assert [outcome.scene for outcome in found.outcomes] == [names]
+
+
 # what comes of it
 
 
@@ -693,8 +827,9 @@ def test_the_plan_is_what_then_happens(tmp_path):
     assert [one.status for one in plan(replace(task, resume=True))] == ["kept", "unusable", "kept"]
     made = summary(tmp_path / "out")
     speed = np.median([made[name]["megapixels_per_second"] for name in ("s000", "s002")])
-    assert next(plan(task)).seconds == pytest.approx(128 * 128 / 1e6 / speed)
-    told = run(tmp_path / "in", "-o", tmp_path / "out", "-m", "gsa", "--dry-run")
+    again = replace(task, jobs=[replace(job, overwrite=True) for job in task.jobs])
+    assert next(plan(again)).seconds == pytest.approx(128 * 128 / 1e6 / speed)
+    told = run(tmp_path / "in", "-o", tmp_path / "out", "-m", "gsa", "--overwrite", "--dry-run")
     assert told.returncode == 5
     assert "128 x 128" in told.stdout
     assert "1 of 3 scenes cannot be sharpened" in told.stderr

@@ -4,6 +4,7 @@ untouched folder; results go to stdout, everything else to stderr; a run that is
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from worlds import CORNER, UTM, World, save
 
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.cli import app, console
+from pansharpen_cli.system.signals import ENDING
 
 PROGRAM = [sys.executable, "-c", "from pansharpen_cli.cli.app import main; main()"]
 QUIET_LIBRARIES = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -32,11 +34,13 @@ def as_before(monkeypatch, tmp_path):
     """What the program sets for its process is set back; it finds no models but those of the test."""
     monkeypatch.setenv("PANSHARPEN_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    handler, logger = signal.getsignal(signal.SIGTERM), logging.getLogger("pansharpen_cli")
+    acting = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    logger = logging.getLogger("pansharpen_cli")
     handlers, level = logger.handlers, logger.level
     with warnings.catch_warnings():
         yield
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in acting.items():
+        signal.signal(number, handler)
     logger.handlers, logger.level = handlers, level
 
 
@@ -114,6 +118,9 @@ MODEL = ["--model", "bgrn"]
 WRONG = {
     "missing PAN": (["nowhere.tif", "ms.tif"], 3, "nowhere.tif"),
     "missing MS": (["pan.tif", "nowhere.tif"], 3, "nowhere.tif"),
+    "PAN not in UTF-8": (["\udce9.tif", "ms.tif"], 3, "not UTF-8; rename it"),
+    "output not in UTF-8": ([*PAIR, "-o", "\udce9.tif"], 1, "not UTF-8; give another"),
+    "output not in UTF-8, after --adapt": ([*PAIR, "-o", "\udce9.tif", "--adapt"], 1, "not UTF-8"),
     "folder as PAN": (["folder", "ms.tif"], 3, "folder"),
     "text as PAN": (["text.tif", "ms.tif"], 3, "text.tif"),
     "text as MS": (["pan.tif", "text.tif"], 3, "text.tif"),
@@ -163,6 +170,8 @@ WRONG = {
     "unknown codec": ([*PAIR, "--co", "COMPRESS=MAGIC"], 1, "MAGIC"),
     "codec for another type": ([*PAIR, "--co", "COMPRESS=JPEG"], 1, "JPEG"),
     "bad --dtype": ([*PAIR, "--dtype", "uint12"], 2, "--dtype"),
+    "empty --dtype": ([*PAIR, "--dtype", ""], 2, "--dtype"),
+    "empty --scheduler": ([*PAIR, "--scheduler", ""], 2, "--scheduler"),
     "bad --sensor": ([*PAIR, "--sensor", "Sputnik"], 2, "--sensor"),
     "existing output": ([*PAIR, "-o", "existing.tif"], 1, "--overwrite"),
     "output in no folder": ([*PAIR, "-o", "nowhere/out.tif"], 1, "nowhere"),
@@ -260,6 +269,23 @@ def test_an_unknown_device_is_answered_with_the_known_ones(command, desk, pansha
     code, out, err = pansharpen(*command, *inputs, *output, "--device", "tpu")
     assert (code, out) == (4, "")
     assert sentence(err).endswith("auto, cpu, cuda or cuda:N, with onnx also tensorrt")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--device", "cpu,cuda:0"],
+        ["--device", "cpu,cpu,cpu", "--workers", "2"],
+        ["--scheduler", ""],
+        ["--dtype", ""],
+    ],
+    ids=" ".join,
+)
+def test_options_of_a_batch_that_make_no_sense_are_usage(options, desk, pansharpen):
+    code, out, err = pansharpen("batch", ".", "-o", "out", *options)
+    assert (code, out) == (2, "")
+    assert sentence(err).startswith(options[0])
+    assert not (desk / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -518,6 +544,10 @@ def test_a_classical_run_does_not_load_torch(desk):
     assert done.stdout == "False\n"
 
 
+HEARING = f"import signal; [signal.signal(number, signal.SIG_DFL) for number in {[*map(int, ENDING)]}]; "
+"""Whoever runs the tests may ignore some signals, as nohup does."""
+
+
 @pytest.fixture
 def slow_run(tmp_path):
     """Starts a run in a folder of its own, and gives (process, folder) when it is in the midst of writing."""
@@ -525,7 +555,19 @@ def slow_run(tmp_path):
     pan, ms = world.write(tmp_path)
     folder = tmp_path / "out"
     folder.mkdir()
-    command = [*PROGRAM, "run", pan, ms, "-o", folder / "out.tif", "--coregister", "off", "-j", "1"]
+    command = [
+        *PROGRAM[:-1],
+        HEARING + PROGRAM[-1],
+        "run",
+        pan,
+        ms,
+        "-o",
+        folder / "out.tif",
+        "--coregister",
+        "off",
+        "-j",
+        "1",
+    ]
     command += ["--model", "mtf-glp-fs", "--tile-size", "64", "--quicklook", folder / "out.png"]
     process = subprocess.Popen(
         [str(part) for part in command], env=QUIET_LIBRARIES, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -544,7 +586,7 @@ def slow_run(tmp_path):
     process.communicate()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), *((number, 128 + number) for number in ENDING)])
 def test_a_run_that_is_stopped_leaves_nothing(number, code, slow_run):
     process, folder = slow_run
     process.send_signal(number)
@@ -554,6 +596,35 @@ def test_a_run_that_is_stopped_leaves_nothing(number, code, slow_run):
     assert out == ""
     assert "Traceback" not in err
     assert "nothing was written" in err.splitlines()[-1]
+
+
+def test_what_is_ignored_stays_so():
+    """As SIGHUP is by nohup."""
+    script = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from pansharpen_cli.cli import app;"
+    script += "app.console.open_streams = lambda: signal.raise_signal(signal.SIGHUP); app.main()"
+    done = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("pansharpen ")
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "told"),
+    [
+        ("2>&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+        ("--json >/dev/full", 1, "the results cannot be written to standard output: No space left on device"),
+    ],
+)
+def test_what_nobody_takes_does_not_undo_what_was_made(streams, code, told, tmp_path):
+    """Closed streams, as of daemons, and logs on a full disk."""
+    World(bands=4, dtype="uint16", pan_size=(64, 64), ms_size=(16, 16)).write(tmp_path)
+    command = f"{shlex.join(PROGRAM)} run pan.tif ms.tif -o out.tif -m exp {streams}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=QUIET_LIBRARIES, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert told in (done.stderr.splitlines() or [""])[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ms.tif", "out.tif", "pan.tif"]
 
 
 def test_a_run_that_is_killed_leaves_nothing_under_the_name(slow_run):

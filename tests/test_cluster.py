@@ -21,8 +21,9 @@ from pansharpen_cli.batch.gather import gather
 from pansharpen_cli.batch.run import Batch, sharpen_all
 from pansharpen_cli.cluster import Cluster, Tiles
 from pansharpen_cli.errors import DeviceError
+from pansharpen_cli.job import Job
 from pansharpen_cli.outputs.journal import journal_of
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.resume import resume
 
 pytest.importorskip("distributed")
@@ -209,6 +210,16 @@ def test_a_split_scene_survives_a_worker_but_not_its_scheduler(tmp_path, monkeyp
 def test_only_a_gpu_will_do_where_one_is_asked_for(dask):
     with pytest.raises(DeviceError, match="no worker with a GPU"):
         Cluster(dask.address, gpu=True).__enter__()
+
+
+def test_a_summary_is_not_emptied_for_a_scheduler_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "CONNECT", 1)
+    make_scenes(tmp_path / "in", 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.jsonl").write_text("as it was")
+    with pytest.raises(DeviceError, match="cannot be reached"):
+        sharpen_all(batch(tmp_path / "in", tmp_path / "out", scheduler=f"tcp://127.0.0.1:{free_port()}"))
+    assert (tmp_path / "out" / "summary.jsonl").read_text() == "as it was"
 
 
 def test_what_is_not_there_is_told(monkeypatch):

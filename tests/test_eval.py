@@ -27,7 +27,8 @@ from pansharpen_cli.evaluation.figure import Gallery
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.imaging.mtf import SENSORS
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
 
 L7 = ("06", "12", "24", "27", "35", "38")
 
@@ -393,8 +394,20 @@ def test_other_maps_may_join(desk: Path, run_eval):
 def test_two_scenes_cannot_become_one_map(desk: Path, run_eval):
     (desk / "two.csv").write_text("name,pan,ms\na b,pan.tif,ms.tif\na_b,pan.tif,ms.tif\n")
     code, _, err = run_eval("--manifest", "two.csv", "-m", "exp", "--maps", "maps")
-    assert code == 1
-    assert "a_b.exp.tif exists" in err
+    assert code == 2
+    assert "two of which have one name" in err
+    assert not (desk / "maps").exists()
+
+
+def test_folders_of_one_name_are_told_apart(desk: Path, run_eval):
+    for folder in ("a/1", "b/1", "b/2"):
+        (desk / folder).mkdir(parents=True)
+        for name in ("pan.tif", "ms.tif"):
+            (desk / folder / name).symlink_to(desk / name)
+    code, out, _ = run_eval("a/1", "b/1", "b/2", "-m", "exp", "--maps", "maps", "--csv")
+    assert code == 0
+    assert [line.split(",")[1] for line in out.splitlines()[1:4]] == ["a/1", "b/1", "2"]
+    assert {path.name for path in (desk / "maps").iterdir()} == {"a_1.exp.tif", "b_1.exp.tif", "2.exp.tif"}
 
 
 @pytest.mark.parametrize("full", [[], ["--full"]], ids=["reduced", "full"])

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from worlds import World
 
 from pansharpen_cli.classical import METHODS
+from pansharpen_cli.errors import SceneError
 from pansharpen_cli.evaluation.assessment import camera, sharpen
 from pansharpen_cli.evaluation.excerpts import EXCERPTS, MARGIN, held
 from pansharpen_cli.evaluation.reduced import load, load_full
@@ -97,3 +99,13 @@ def test_at_full_resolution(data):
     assert 200_000 < parts.valid.sum() < parts.valid.size <= 400_000
     known = set(whole.pan[0, whole.valid].tolist())
     assert set(parts.pan[0, parts.valid].tolist()) <= known
+
+
+def test_excerpts_without_data_are_told(tmp_path):
+    """All of it lies between them."""
+    world = World(bands=3, ratio=2, pan_size=(600, 600), ms_size=(300, 300), nodata=0)
+    pan = world.pan_image()
+    pan[:, :192] = pan[:, 208:] = 0
+    files = world.write(tmp_path, pan=pan)
+    with pytest.raises(SceneError, match=r"none of the excerpts of .*pan.tif holds data"):
+        load(*files, sensor=SENSORS["generic"], coregister="off", most=20_000)

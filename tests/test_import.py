@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pansharpen_cli import zoo
 from pansharpen_cli.cli import app
-from pansharpen_cli.errors import ModelError
+from pansharpen_cli.errors import ModelError, OutputError
 from pansharpen_cli.official import OFFICIAL, convert
 
 GOLDEN = {
@@ -174,6 +174,12 @@ def test_a_checkpoint_of_something_else_is_refused(content, tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     assert "does not exist" in refusal(tmp_path / "nowhere.pth", "adknet", tmp_path)
+    assert "is no file" in refusal(tmp_path, "adknet", tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_refused(states, tmp_path):
+    state = states["adknet"] | {"conv2.bias": torch.full_like(states["adknet"]["conv2.bias"], torch.nan)}
+    assert "holds NaN or infinite numbers (" in refusal(write(state, tmp_path / "w.pth"), "adknet", tmp_path)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
@@ -203,7 +209,7 @@ def test_import_does_not_replace_a_model_unasked(states, tmp_path):
     imported(path, "premix-b", folder)
     before = (folder / "spec.json").read_bytes()
     other = write(states["adknet"], tmp_path / "other.pth")
-    with pytest.raises(Exception, match="exists"):
+    with pytest.raises(OutputError, match="is a model already"):
         imported(other, "adknet", folder)
     assert (folder / "spec.json").read_bytes() == before
 

@@ -26,6 +26,7 @@ LAYERS = (
     ("backends.sharpener", "method", "official"),
     ("backends.limited",),
     # the verbs
+    ("job",),
     ("cluster", "doctor", "parity", "pipeline"),
     ("upload",),
     ("evaluation", "resume", "stac"),

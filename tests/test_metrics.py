@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pansharpen_cli.errors import UsageError
 from pansharpen_cli.metrics.reduced_resolution import ergas, sam
 
 CASES = ["edge_identical", "edge_pad", "edge_range", "edge_single", "edge_uniform", "real_gf2", "real_qb", "synth4",
@@ -73,3 +74,26 @@ def test_invalid_pixels_take_no_part():
 def test_integers_do_not_wrap_round():
     gt, hrms = np.full((2, 4, 4), 10, np.uint8), np.full((2, 4, 4), 250, np.uint8)
     assert ergas(gt, hrms, 4) == pytest.approx(25 * 24)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"valid": np.ones((2, 8, 8), bool)}, "is valid has the shape"),
+        ({"gt": np.ones((8, 8))}, "an image has the axes bands, row, col"),
+        ({"ratio": -4}, "ratio takes a whole number from 1 on"),
+        ({"ratio": 0}, "ratio takes a whole number from 1 on"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changed, said):
+    images = {"gt": np.ones((2, 8, 8)), "hrms": np.ones((2, 8, 8)), "ratio": 4, "valid": None}
+    with pytest.raises(UsageError, match=said):
+        ergas(**images | changed)
+
+
+def test_masked_pixels_take_no_part():
+    gt, hrms = np.random.default_rng(0).uniform(100, 200, (2, 3, 8, 8))
+    mask = np.zeros((8, 8), bool)
+    mask[2:5, 1:4] = True
+    masked = np.ma.masked_array(hrms, np.broadcast_to(mask, hrms.shape))
+    assert ergas(gt, masked, 4) == pytest.approx(ergas(gt, hrms, 4, ~mask))

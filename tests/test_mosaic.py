@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.inputs import mosaic
 from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.inputs.scene import Scene
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.resume import resume
 from pansharpen_cli.system.files import digest
 
@@ -217,6 +219,17 @@ def test_one_that_claims_more_than_its_files_hold(tmp_path: Path):
     vrt = broken(tmp_path, 'rasterXSize="32" rasterYSize="24"', 'rasterXSize="999999" rasterYSize="999999"')
     with pytest.raises(SceneError, match="more than any image compresses to"):
         Raster(vrt)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path):
+    """Of the VRT, and of the folder of its parts."""
+    (tmp_path / "plain").mkdir()
+    vrt = in_quarters(World(bands=3, dtype="uint16").write(tmp_path / "plain")[1])
+    folder = shutil.copytree(vrt.parent, tmp_path / "\udce9")
+    for odd in (shutil.copy(vrt, vrt.with_name("\udce9.vrt")), folder / "ms.vrt"):
+        with pytest.raises(SceneError, match="has a name that is not UTF-8; rename it"):
+            Raster(odd)
 
 
 def test_parts_that_lie_a_little_off_the_grid_are_put_on_it(tmp_path: Path):

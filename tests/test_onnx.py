@@ -30,7 +30,8 @@ from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.inputs.canvas import SceneCanvas
 from pansharpen_cli.inputs.scene import Scene
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
 
 GAINS = (0.3, 0.28, 0.26, 0.24)
 
@@ -134,7 +135,8 @@ def test_threads_do_not_disturb_each_other(adknet):
 def test_a_lone_file_needs_no_torch_and_leaves_no_telemetry(adknet, tmp_path):
     pan, ms = World(bands=4, dtype="uint16").write(tmp_path)
     script = (
-        "import sys; from pansharpen_cli.pipeline import Job, sharpen; from pathlib import Path; "
+        "import sys; from pathlib import Path; "
+        "from pansharpen_cli.job import Job; from pansharpen_cli.pipeline import sharpen; "
         f"sharpen(Job({str(pan)!r}, [{str(ms)!r}], Path({str(tmp_path / 'o.tif')!r}), model={str(adknet.exported)!r}));"
         "print({'torch', 'onnx', 'onnxscript'} & set(sys.modules))"
     )

@@ -1,5 +1,8 @@
 """Which PAN goes with which MS: names as the vendors' deliveries have them, and grounds that agree or do not."""
 
+import os
+from pathlib import Path
+
 import pyproj
 import pytest
 from worlds import CORNER, UTM, World, save
@@ -147,13 +150,54 @@ def test_broken_files_are_paired_by_name_and_else_told(tmp_path):
     assert "nameless.tif is not a readable" in left["nameless.tif"]
 
 
-def test_hidden_files_and_the_products_are_not_looked_at(tmp_path):
+@pytest.mark.parametrize("folder", [".", "{}", "{}/link"])
+@pytest.mark.parametrize("products", ["out", "{}/out", "{}/.cache/../out", "{}/link/out"])
+def test_hidden_files_and_the_products_are_not_looked_at(folder, products, tmp_path, monkeypatch):
+    """By whatever name the products are reached."""
     scene(tmp_path, "x_PAN.tif", "x_MS.tif")
-    scene(tmp_path, "out/x.tif", "out/y_MS.tif")
+    scene(tmp_path, "out/x.tif", "out/deep/y_MS.tif")
     scene(tmp_path, ".cache/pan.tif", ".y_MS.tif")
-    pairs, unpaired = pair(tmp_path, leave_out=tmp_path / "out")
+    (tmp_path / "x").symlink_to("out/deep")
+    (tmp_path / "z_PAN.tif").symlink_to("out/x.tif")
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    pairs, unpaired = pair(Path(folder.format(tmp_path)), leave_out=Path(products.format(tmp_path)))
     assert [p.name for p in pairs] == ["x"]
     assert not unpaired
+
+
+def test_linked_folders_are_searched_each_once(tmp_path):
+    """By their own name, if they have one here; a loop has an end, one up leads nowhere, and a lost one is told."""
+    folder = tmp_path / "in"
+    scene(folder / "own", "x_PAN.tif", "x_MS.tif")
+    scene(tmp_path / "far", "y_PAN.tif", "deep/y_MS.tif")
+    scene(tmp_path, "z_PAN.tif", "z_MS.tif")
+    links = {"a": "own", "b": "../far", "c": "../far", "own/loop": "..", "up": "../..", "lost.tif": "nowhere"}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    (tmp_path / "far" / "loop").symlink_to(".")
+    there, left = found(folder)
+    assert there == {"own/x": ("x_PAN.tif", ["x_MS.tif"], "name"), "b/y": ("y_PAN.tif", ["y_MS.tif"], "ground")}
+    assert list(left) == ["lost.tif"]
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_a_folder_that_may_not_be_searched_is_told(mode, tmp_path, monkeypatch):
+    """To one who is not root, who may go anywhere."""
+    scene(tmp_path, "x_PAN.tif", "x_MS.tif")
+    scene(tmp_path / "closed", "y_PAN.tif", "y_MS.tif")
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    (tmp_path / "closed").chmod(mode)
+    user = os.geteuid()
+    try:
+        os.seteuid(user or 65534)
+        there, left = found(Path())
+    finally:
+        os.seteuid(user)
+        (tmp_path / "closed").chmod(0o755)
+    assert list(there) == ["x"]
+    assert left == {"closed": "the folder cannot be searched: Permission denied"}
 
 
 def test_every_real_scene_is_found(data):

@@ -13,7 +13,8 @@ from worlds import UTM, World, save
 
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.inputs.part import Bounds, Window, parse_bounds, parse_window
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
 
 WORLD = World(bands=4, dtype="uint16", pan_size=(301, 403), ms_size=(70, 95), offset=(9.3, 11.8))
 CORNERS = {

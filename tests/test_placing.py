@@ -21,9 +21,10 @@ import rasterio
 import rasterio.warp
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasterio.transform import RPCTransformer
-from worlds import CORNER, UTM, World, ground, save
+from worlds import CORNER, UTM, Sheet, World, ground, save
 
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.evaluation.quality import judge, write_maps
@@ -34,7 +35,8 @@ from pansharpen_cli.inputs.canvas import SceneCanvas
 from pansharpen_cli.inputs.part import Window
 from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.inputs.scene import Scene
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.resume import resume
 
 Float64 = NDArray[np.float64]
@@ -437,3 +439,57 @@ def test_grids_know_crops_of_each_other():
     assert replace(whole, transform=along(11.1, 2.0)).origin_in(whole) is None
     assert whole.gsd == pytest.approx((2, 2))
     assert json.dumps(whole.bounds)
+
+
+def test_an_ms_in_degrees_goes_on_beyond_180(tmp_path):
+    """PROJ stops there: the eastern part of a PAN would have no MS."""
+    pan = Sheet((177_820, 8_119_000), (20.0, -20.0), (256, 256), "EPSG:32701")
+    ms = Sheet((179.9, -16.9), (0.0008, -0.0008), (260, 260), "EPSG:4326")
+    save(tmp_path / "pan.tif", np.full((1, 256, 256), 7), pan, dtype="uint16")
+    save(tmp_path / "ms.tif", np.full((3, 260, 260), 9), ms, dtype="uint16")
+    made = sharpen(
+        Job(tmp_path / "pan.tif", [tmp_path / "ms.tif"], tmp_path / "out.tif", model="exp", coregister="off")
+    )
+    with rasterio.open(made.path) as product:
+        assert product.shape == (256, 256)
+        assert (product.read() == 9).all()
+
+
+@pytest.mark.parametrize("silent", ["pan", "ms"])
+def test_one_crs_is_both_s(silent, tmp_path, caplog):
+    """As with a world file and a .prj, which GDAL does not read beside a TIFF."""
+    caplog.set_level(logging.INFO, "pansharpen_cli")
+    world = World(bands=3)
+    for name, image, sheet in (("pan", world.pan_image(), world.pan_sheet), ("ms", world.ms_image(), world.ms_sheet)):
+        save(tmp_path / f"{name}.tif", image, replace(sheet, crs=None) if name == silent else sheet)
+    made = sharpen(Job(tmp_path / "pan.tif", [tmp_path / "ms.tif"], tmp_path / "out.tif", model="exp"))
+    with rasterio.open(made.path) as product:
+        assert product.crs == CRS.from_string(UTM)
+    assert f"{silent}.tif names no CRS; it is taken to have that of" in caplog.text
+
+
+def test_rpcs_of_a_nitf_are_better_than_its_corners(pair, tmp_path: Path):
+    """The corners are rounded to seconds of arc."""
+    upright = [Camera(size, along(0, gsd)) for size, gsd in ((PAN_SIZE, GSD), (MS_SIZE, 4 * GSD))]
+    pan, ms = pair(*upright)
+    as_tiff = sharpen(Job(pan, [ms], tmp_path / "tiff.tif", model="exp"))
+    for name, camera in zip(("pan", "ms"), upright, strict=True):
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            image, rpcs = file.read(), file.rpcs
+        left, top = TO_DEGREES.transform(*camera.on_ground(0, 0))
+        right, bottom = TO_DEGREES.transform(*camera.on_ground(*camera.size[::-1]))
+        corners = rasterio.transform.from_bounds(left, bottom, right, top, *camera.size[::-1])
+        with rasterio.open(
+            tmp_path / f"{name}.ntf", "w", driver="NITF", ICORDS="G", height=camera.size[0], width=camera.size[1],
+            count=len(image), dtype="uint16", transform=corners, crs="EPSG:4326", rpcs=rpcs,
+        ) as file:  # fmt: skip
+            file.write(image)
+    with rasterio.open(tmp_path / "pan.ntf") as file:
+        assert file.crs
+        assert file.rpcs
+    made = sharpen(Job(tmp_path / "pan.ntf", [tmp_path / "ms.ntf"], tmp_path / "nitf.tif", model="exp"))
+    with rasterio.open(as_tiff.path) as one, rasterio.open(made.path) as other:
+        assert other.crs is None
+        assert other.rpcs
+        assert one.shape == other.shape == PAN_SIZE
+        assert np.abs(one.read().astype(int) - other.read()).max() <= 1  # a NITF has seven digits of an RPC

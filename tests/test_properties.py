@@ -19,7 +19,8 @@ from pansharpen_cli.imaging.geogrid import Axis, GeoGrid, nest, overlap
 from pansharpen_cli.imaging.interpolation import area_phase, toolbox_phase
 from pansharpen_cli.imaging.radiometry import Moments, Radiometry, Scaling, holds, quantise
 from pansharpen_cli.imaging.tiling import Reach, cut, spread
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
 
 SLOW = "PANSHARPEN_SLOW" in os.environ
 # any example kills a mutant: there is nobody to read the smallest one

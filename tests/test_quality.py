@@ -21,8 +21,9 @@ from pansharpen_cli.cli import app
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.evaluation.quality import judge, write_maps
 from pansharpen_cli.inputs.part import Window
+from pansharpen_cli.job import Job
 from pansharpen_cli.metrics import FULL
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.system.files import PASSING, named_from
 
 

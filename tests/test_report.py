@@ -20,7 +20,8 @@ from rasterio.windows import Window
 from worlds import World, save
 
 from pansharpen_cli.cli import app
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.report.gather import gather
 from pansharpen_cli.report.measure import _histograms
 from pansharpen_cli.report.page import write

@@ -9,13 +9,14 @@ import pytest
 from browser import CHROMIUM, Page, chromium
 from worlds import World
 
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.report.gather import gather
 from pansharpen_cli.report.page import write
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
-FIRST, SECOND = "exp", "20210430T105621_a_name-as.long-as-those-of-archives_gsa_N0500"
+FIRST, SECOND = "exp", "LC08_L1TP_201032_20210430_20210508_01_T1_as_long_as_those_of_archives_gsa"
 HOSTILE = "</script><img src=https://example.org/x.png onerror=alert(1)>"
 SECONDS = 2
 READABLE = 4.5
@@ -206,6 +207,13 @@ def test_maps_tell_their_values(page: Page):
     page.mouse("Moved", *middle(page, selector, (col + 0.5) / len(values[0]), (row + 0.5) / len(values)))
     told = page.run("document.querySelector(\"[data-product='1'][data-index=HQNR] output\").textContent")
     assert told == f"{values[row][col]:.3f} in block {row}, {col}"
+    page.run("document.querySelector(\"[data-product='1'][data-index=HQNR] .map\").focus()")
+    for key, (row, col) in (("", (0, 0)), ("ArrowRight", (0, 1)), ("ArrowDown", (1, 1)), ("ArrowLeft", (1, 0))):
+        if key:
+            page.press(key)
+        told = page.run("document.querySelector(\"[data-product='1'][data-index=HQNR] output\").textContent")
+        value = values[row][col]
+        assert told == f"{'no data' if value is None else f'{value:.3f}'} in block {row}, {col}"
 
 
 CONTRAST = """(() => {

@@ -17,9 +17,10 @@ from worlds import World, save
 
 from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.job import Job
 from pansharpen_cli.outputs import journal as journals
 from pansharpen_cli.outputs.journal import BusyError, Claim, JournalingWriter, journal_of
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.resume import resume
 
 WORLD = World(bands=3, dtype="uint16", pan_size=(256, 200), ms_size=(64, 50))

@@ -7,21 +7,25 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from test_zoo import random_model
 from worlds import World, save
 
 import pansharpen_cli
+from pansharpen_cli import zoo
 from pansharpen_cli.errors import ModelError, SceneError, UsageError
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.inputs.part import Window
-from pansharpen_cli.pipeline import Job, _tell, sharpen
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import _tell, sharpen
 
 SCENES = [
     "geoeye1_fields_w", "ikonos_mixed_w", "l7/01", "l8_madrid", "l8_momotombo", "l8_pamplona_w", "l8_plain_a",
@@ -343,6 +347,15 @@ def test_progress_is_told(small, tmp_path):
         ({"threads": -1}, "threads takes a whole number from 0 on"),
         ({"max_memory": "4G"}, "max_memory takes a whole number"),
         ({"bands": "1,3"}, "bands takes a list"),
+        ({"bands": [1.5]}, "bands takes a whole number"),
+        ({"band_names": [1, 2, 3, 4]}, "band_names takes a name"),
+        ({"coregister": (1, 2, 3)}, "coregister takes DX and DY"),
+        ({"coregister": (0.5, float("nan"))}, "coregister takes numbers"),
+        ({"coregister": 5}, "coregister takes a list"),
+        ({"nodata": None}, "nodata takes a number, nan, none or file"),
+        ({"model": None}, "model takes a name"),
+        ({"part": (0, 0, 1, 1)}, "part takes a Window or Bounds"),
+        ({"creation_options": ["A=B"]}, "creation_options takes a mapping"),
     ],
 )
 def test_a_job_has_values_that_mean_something(options, said, small, tmp_path):
@@ -350,6 +363,46 @@ def test_a_job_has_values_that_mean_something(options, said, small, tmp_path):
     with pytest.raises(UsageError, match=said):
         pansharpen_cli.sharpen(*small, tmp_path / "out.tif", **options)
     assert Job("p.tif", ["m.tif"], tmp_path, coregister="1,-2.5").coregister == (1, -2.5)
+
+
+def test_numbers_may_be_numpys(small, tmp_path):
+    options = {
+        "bands": np.array([2, 1]),
+        "coregister": np.array([0.5, 0]),
+        "nodata": np.float32(0),
+        "tile": np.int64(64),
+    }
+    numpys = pansharpen_cli.sharpen(*small, tmp_path / "a.tif", model=Path("exp"), threads=np.int32(1), **options)
+    options = {"bands": [2, 1], "coregister": (0.5, 0.0), "nodata": 0, "tile": 64}
+    plain = pansharpen_cli.sharpen(*small, tmp_path / "b.tif", model="exp", threads=1, **options)
+    assert np.array_equal(read(numpys.path), read(plain.path))
+    assert numpys.job_sha256 == plain.job_sha256
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_what_is_no_number_is_no_product(dtype, small, tmp_path):
+    """A model with a NaN among its weights: as an integer it would be any number."""
+    model = random_model(tmp_path / "models" / "bgrn", "adknet", channels=8)
+    network = model.load()
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = torch.nan
+    zoo.save(model.folder, model.spec, network, "# bgrn")
+    with pytest.raises(ModelError, match=r"ms\.tif come out as no number \(NaN or infinite\)"):
+        pansharpen_cli.sharpen(*small, tmp_path / "out.tif", model="bgrn", dtype=dtype)
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_whole_numbers_that_hold_no_reflectance_are_refused(tmp_path):
+    """All of it would be 0 and 1."""
+    world = World(bands=4)
+    scale = 1 / 4000
+    pan = save(tmp_path / "pan.tif", world.pan_image() * scale, world.pan_sheet)
+    ms = save(tmp_path / "ms.tif", world.ms_image() * scale, world.ms_sheet)
+    with pytest.raises(
+        UsageError, match=r"--dtype uint16 holds whole numbers, and the values of .*ms\.tif vary by 0\.\d+"
+    ):
+        pansharpen_cli.sharpen(pan, ms, tmp_path / "out.tif", model="exp", dtype="uint16")
+    pansharpen_cli.sharpen(pan, ms, tmp_path / "out.tif", model="exp", dtype="float64")
 
 
 def test_a_type_that_holds_hardly_a_value_is_refused(tmp_path):

@@ -20,8 +20,9 @@ from pansharpen_cli.errors import SceneError
 from pansharpen_cli.inputs.canvas import SceneCanvas
 from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.job import Job
 from pansharpen_cli.modelspec import canonical_band
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.pipeline import sharpen
 
 HERE = Sheet(CORNER, (2.0, -2.0), (6, 8))
 WORLD = World()
@@ -277,7 +278,7 @@ def test_one_georeferenced_the_other_not(tmp_path: Path, plain: str):
 
 def test_no_such_band(tmp_path: Path):
     pan, ms = WORLD.write(tmp_path)
-    refuse(pan, ms, culprit=ms, because="has bands 1 to 3, not 1, 4", bands=[1, 4])
+    refuse(pan, ms, culprit=ms, because="has bands 1 to 3, not 4", bands=[1, 4])
 
 
 def test_too_few_names(tmp_path: Path):

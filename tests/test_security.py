@@ -27,9 +27,10 @@ from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.batch.manifest import read_manifest
 from pansharpen_cli.errors import ModelError, PansharpenError, SceneError
 from pansharpen_cli.evaluation.quality import judge
+from pansharpen_cli.job import Job
 from pansharpen_cli.modelspec import ModelSpec
 from pansharpen_cli.official import convert
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.system.files import digest
 
 pytestmark = pytest.mark.faults

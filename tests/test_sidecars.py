@@ -11,7 +11,7 @@ from worlds import World
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.inputs.scene import Scene
-from pansharpen_cli.pipeline import Job
+from pansharpen_cli.job import Job
 from pansharpen_cli.resume import resume
 
 WORLD = World(dtype="uint16")

@@ -13,7 +13,7 @@ import pyproj
 import pytest
 import rasterio
 from servers import misbehaving
-from worlds import World
+from worlds import Sheet, World, save
 
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.stac import read_item
@@ -59,7 +59,7 @@ def test_bands_in_files_of_their_own(new, tmp_path):
     assert found.pan == str(tmp_path / "pan.tif")
     assert found.ms == tuple(str(tmp_path / f"{key}.tif") for key in ("blue", "green", "red", "nir08", "swir16"))
     assert found.band_names == ("blue", "green", "red", "nir", "swir1")
-    assert found.taken.isoformat() == "2024-05-06T10:11:12+00:00"
+    assert found.times[0].isoformat() == "2024-05-06T10:11:12+00:00"
 
 
 @pytest.mark.parametrize("new", [False, True])
@@ -109,7 +109,7 @@ def test_an_item_is_a_file_or_on_a_web_server(tmp_path):
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "pansharpen_cli", "run", *map(str, arguments), "-m", "exp", "-q"]
+    command = [sys.executable, "-m", "pansharpen_cli", "run", *map(str, arguments), "-m", "exp"]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ)
 
 
@@ -150,12 +150,100 @@ def test_from_item_to_item(format, tmp_path):
     assert sum((x1 - x0) * (y1 + y0) for (x0, y0), (x1, y1) in pairwise(ring)) < 0  # counter-clockwise
 
 
+@pytest.mark.parametrize("crs", ["EPSG:32701", "EPSG:4326"])
+def test_a_footprint_across_180_degrees(crs, tmp_path):
+    """In two polygons, and a box whose east is the smaller (RFC 7946)."""
+    left, gsd = (177_820, 20.0) if crs == "EPSG:32701" else (179.97, 0.0002)
+    top = 8_119_000 if crs == "EPSG:32701" else -16.99
+    for name, ratio in (("pan", 1), ("ms", 4)):
+        sheet = Sheet((left, top), (gsd * ratio, -gsd * ratio), (256 // ratio, 256 // ratio), crs)
+        save(tmp_path / f"{name}.tif", np.full((1, 256 // ratio, 256 // ratio), 7), sheet, dtype="uint16")
+    done = run(tmp_path / "pan.tif", tmp_path / "ms.tif", "-o", tmp_path / "out.tif", "--stac")
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / "out.json").read_text())
+    west, south, east, north = made["bbox"]
+    assert 179.9 < west < 180
+    assert -180 < east < -179.9
+    assert -17.1 < south < north < -16.9
+    assert made["geometry"]["type"] == "MultiPolygon"
+    sides = []
+    for (ring,) in made["geometry"]["coordinates"]:
+        lon = [corner[0] for corner in ring]
+        sides.append((min(lon), max(lon)))
+        assert ring[0] == ring[-1]
+        assert sum((x1 - x0) * (y1 + y0) for (x0, y0), (x1, y1) in pairwise(ring)) < 0
+    assert sides == [(west, 180), (-180, pytest.approx(east))]
+
+
+@pytest.mark.parametrize(
+    ("crs", "corner", "gsd"),
+    [("EPSG:3031", (-640, 640), 20.0), ("+proj=geos +h=35786000", (5_400_000, 700_000), 5000.0)],
+)
+def test_no_footprint_where_corners_do_not_tell_it(crs, corner, gsd, tmp_path):
+    """Round a pole, and where a corner lies beside the Earth."""
+    for name, ratio in (("pan", 1), ("ms", 4)):
+        sheet = Sheet(corner, (gsd * ratio, -gsd * ratio), (64 // ratio, 64 // ratio), crs)
+        save(tmp_path / f"{name}.tif", np.full((1, 64 // ratio, 64 // ratio), 7), sheet, dtype="uint16")
+    done = run(tmp_path / "pan.tif", tmp_path / "ms.tif", "-o", tmp_path / "out.tif", "--stac")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["geometry"] is None
+
+
+def test_a_time_may_be_a_range(tmp_path):
+    WORLD.write(tmp_path)
+    assets = {"pan": asset("./pan.tif", "pan"), "ms": asset("./ms.tif", "red", "green", "blue")}
+    times = {"datetime": None, "start_datetime": "2019-08-04T10:00:00Z", "end_datetime": "2019-08-04T10:01:00Z"}
+    content = item(assets)
+    content["properties"] |= times
+    done = run(written(tmp_path, content), "-o", tmp_path / "out.tif", "--stac")
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / "out.json").read_text())["properties"]
+    assert {name: made[name] for name in times} == times
+
+
+def test_an_item_is_not_replaced_by_that_of_its_product(tmp_path):
+    WORLD.write(tmp_path)
+    assets = {"pan": asset("./pan.tif", "pan"), "ms": asset("./ms.tif", "red", "green", "blue")}
+    href = written(tmp_path, item(assets))
+    content = Path(href).read_bytes()
+    for option in ("--overwrite", "--resume"):
+        done = run(href, "-o", Path(href).with_suffix(".tif"), "--stac", option)
+        assert done.returncode == 1
+        assert Path(href).read_bytes() == content
+
+
+def test_to_go_on_replaces_no_file_beside_a_product_that_is_not_there(tmp_path):
+    pan, ms = WORLD.write(tmp_path)
+    (tmp_path / "look.png").write_text("mine")
+    done = run(pan, ms, "-o", tmp_path / "out.tif", "--resume", "--quicklook", tmp_path / "look.png")
+    assert (done.returncode, (tmp_path / "look.png").read_text()) == (1, "mine")
+
+
+def test_a_footprint_in_a_sites_own_coordinates(tmp_path):
+    """Nobody knows where it is."""
+    site = 'LOCAL_CS["site grid",UNIT["metre",1]]'
+    for name, ratio in (("pan", 1), ("ms", 4)):
+        sheet = Sheet((100, 200), (ratio, -ratio), (64 // ratio, 64 // ratio), site)
+        save(tmp_path / f"{name}.tif", np.full((1, 64 // ratio, 64 // ratio), 7), sheet, dtype="uint16")
+    done = run(tmp_path / "pan.tif", tmp_path / "ms.tif", "-o", tmp_path / "out.tif", "--stac")
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / "out.json").read_text())
+    assert made["geometry"] is None
+    bounds = "--bounds", "-3.7,40,-3.6,41", "--bounds-crs", "EPSG:4326"
+    done = run(tmp_path / "pan.tif", tmp_path / "ms.tif", "-o", tmp_path / "part.tif", *bounds)
+    assert done.returncode == 3
+    assert "--bounds cannot be brought from EPSG:4326" in done.stderr
+
+
 def test_an_item_in_the_way_is_left_alone(tmp_path):
     pan, ms = WORLD.write(tmp_path)
     (tmp_path / "out.json").write_text("mine")
     done = run(pan, ms, "-o", tmp_path / "out.tif", "--stac")
     assert (done.returncode, (tmp_path / "out.json").read_text()) == (1, "mine")
     assert not (tmp_path / "out.tif").exists()
+    assert run(pan, ms, "-o", tmp_path / "out.tif", "--stac", "--qgis-style", "--overwrite").returncode == 0
+    done = run(pan, ms, "-o", tmp_path / "out.tif", "--overwrite")
+    assert (done.returncode, done.stderr.count("was made of the product that is replaced")) == (0, 2)
     done = run(pan, "-o", tmp_path / "out.tif")
     assert done.returncode == 2
     assert "the argument ms is missing" in done.stderr

@@ -22,9 +22,10 @@ from pansharpen_cli.imaging.mtf import SENSORS
 from pansharpen_cli.imaging.radiometry import Radiometry, quantise
 from pansharpen_cli.inputs.canvas import ArrayCanvas, SceneCanvas
 from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.job import Job
 from pansharpen_cli.networks import NETWORKS, build
 from pansharpen_cli.networks.network import Frozen, PerImage
-from pansharpen_cli.pipeline import Job, sharpen
+from pansharpen_cli.pipeline import sharpen
 
 SIZES = (128, 256, 512)
 WHOLE = 10**6

@@ -21,6 +21,7 @@ import rasterio
 import torch
 from safetensors.torch import load_file
 from scipy.io import savemat
+from test_zoo import random_model
 
 from pansharpen_cli import zoo
 from pansharpen_cli.cli import app
@@ -415,6 +416,14 @@ def test_a_scene_is_not_both_learnt_and_judged_by_and_a_model_not_overwritten(da
     )
     assert same[0] == 2
     assert "is trained and validated on" in same[2]
+    listed = tmp_path / "scenes.csv"
+    listed.write_text(
+        "pan,ms\n" + "".join(f"{data}/{name}/pan.tif,{data}/{name}/ms.tif\n" for name in ("tiny_l8", "tiny_l7"))
+    )
+    again = pansharpen("train", listed, "--validate", data / "tiny_l7", *BGRN, "--ratio", 2, "-o", tmp_path / "m")
+    assert again[0] == 2
+    assert f"{(data / 'tiny_l7' / 'pan.tif').resolve()} is trained and validated on" in again[2]
+    assert not (tmp_path / "m").exists()
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / zoo.SPEC).write_text("{}")
     there = pansharpen(
@@ -422,3 +431,26 @@ def test_a_scene_is_not_both_learnt_and_judged_by_and_a_model_not_overwritten(da
     )
     assert there[0] == 1
     assert "already holds a model; give another --output" in there[2]
+
+
+def test_weights_that_cannot_be_begun_with_are_told_before_scenes_are_read(data: Path, tmp_path: Path, pansharpen):
+    random_model(tmp_path / "start", bands=("red", "nir"), ratio=2, channels=4, layers=1)
+    found = pansharpen(
+        "train", data / "tiny_l8", "--validate", data / "tiny_l7", *BGRN, "--ratio", 2, "--init", tmp_path / "start",
+        "-o", tmp_path / "m",
+    )  # fmt: skip
+    assert found[0] == 4
+    assert "does not fit a premix-b of 4 bands" in found[2]
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("where", ["file", "file/m"])
+@pytest.mark.parametrize("command", ["train", "adapt"])
+def test_a_model_that_cannot_be_written_is_told_before_the_work(command, where, data: Path, tmp_path: Path, pansharpen):
+    (tmp_path / "file").touch()
+    scenes = [data / "tiny_l8", "--validate", data / "tiny_l7", *BGRN, "--ratio", 2]
+    files = [data / "tiny_l8" / "pan.tif", data / "tiny_l8" / "ms.tif"]
+    found = pansharpen(command, *(scenes if command == "train" else files), "-o", tmp_path / where)
+    assert found[0] == 1
+    (line,) = found[2].splitlines()
+    assert line.startswith(f"pansharpen: {tmp_path / where} cannot be a folder, as")

@@ -235,6 +235,16 @@ def test_overviews_may_be_left_out(tmp_path, format, wanted, any_made):
         assert bool(product.overviews(1)) == any_made
 
 
+@pytest.mark.parametrize("option", ["OVERVIEW_RESAMPLING", "RESAMPLING"])
+def test_overviews_of_a_cog_are_made_as_asked(option, tmp_path):
+    path = tmp_path / "out.tif"
+    hrms, _, _ = write(path, format="cog", creation_options={option: "nearest", "OVERVIEW_COUNT": "3"})
+    with rasterio.open(path) as product:
+        assert product.overviews(1) == [2, 4, 8]
+    with rasterio.open(path, overview_level=0) as half:
+        assert set(np.unique(half.read(1))) <= {0, *np.unique(hrms[0, ::2, ::2])}
+
+
 @pytest.mark.parametrize(
     ("options", "dtype", "format"),
     [
@@ -247,6 +257,8 @@ def test_overviews_may_be_left_out(tmp_path, format, wanted, any_made):
         ({"COMPRESS": "LERC", "MAX_Z_ERROR": "1"}, "float32", "gtiff"),
         ({"PREDICTOR": "3"}, "uint16", "gtiff"),
         ({"BLOCKXSIZE": "100"}, "uint16", "gtiff"),
+        ({"OVERVIEW_RESAMPLING": "BEST"}, "uint16", "cog"),
+        ({"OVERVIEW_RESAMPLING": "NEAREST"}, "uint16", "gtiff"),  # of COGs only
     ],
 )
 def test_impossible_options_are_refused_at_once(tmp_path, options, dtype, format):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from pansharpen_cli import zoo
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.cli import app
-from pansharpen_cli.errors import ModelError
+from pansharpen_cli.errors import ModelError, OutputError
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.method import choose
@@ -303,3 +304,18 @@ def test_cards_compare_with_nothing_but_what_there_is():
     for model in zoo.models():
         for table in (model.spec.scores, *model.spec.elsewhere.values()):
             assert set(table) <= known, model.name
+
+
+def test_a_model_that_cannot_be_replaced_stays(tmp_path):
+    """Files may grow to some bytes only, as on a disk that is full."""
+    model = random_model(tmp_path / "m", channels=4)
+    before = {path.name: path.read_bytes() for path in model.folder.iterdir()}
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    for allowed in (10, len(before["weights.safetensors"]) - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, hard))
+        try:
+            with pytest.raises(OutputError, match=r"m cannot be written: File too large"):
+                random_model(tmp_path / "m", channels=4)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert {path.name: path.read_bytes() for path in model.folder.iterdir()} == before

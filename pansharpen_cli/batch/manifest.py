@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -15,10 +15,10 @@ from pansharpen_cli.classical import METHODS
 from pansharpen_cli.errors import ModelError, SceneError, UsageError
 from pansharpen_cli.inputs.coregistration import parse as parse_shift
 from pansharpen_cli.inputs.mosaic import files_of
-from pansharpen_cli.pipeline import Job
+from pansharpen_cli.job import Job
 from pansharpen_cli.system import settings
-from pansharpen_cli.system.files import redacted
-from pansharpen_cli.system.locations import is_remote
+from pansharpen_cli.system.files import is_utf8, real, redacted
+from pansharpen_cli.system.locations import anywhere, is_remote
 
 PATHS = ("pan", "ms", "out")
 
@@ -52,7 +52,7 @@ def read_manifest(path: Path, folder: Path, common: Job, root: Path | None = Non
     jobs = [_job(row, f"{path}, scene {number}", path.parent, folder, common) for number, row in enumerate(rows, 1)]
     if root is not None:
         for number, job in enumerate(jobs, 1):
-            _check_below(root, job, f"{path}, scene {number}")
+            check_below(root, job, f"{path}, scene {number}")
     _check_models(jobs, str(path))
     return jobs
 
@@ -63,6 +63,7 @@ def _csv(path: Path) -> list[Row]:
             reader = csv.DictReader(file, restval="")
             rows: list[Row] = list(reader)
             _check_columns(reader.fieldnames or [], str(path))
+            _check_once(reader.fieldnames or [], f"{path}, line 1,")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SceneError(f"{path} cannot be read as a manifest: {error}") from error
     for number, row in enumerate(rows, 1):
@@ -83,8 +84,12 @@ def _json_lines(path: Path) -> list[Row]:
 
 
 def _json(line: str, where: str) -> Row:
+    def understood(pairs: list[tuple[str, Any]]) -> Row:
+        _check_once([key for key, _ in pairs], where)
+        return dict(pairs)
+
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=understood)
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
         raise SceneError(f"{where} is no JSON object: {reason}; write one a line") from error
@@ -103,6 +108,12 @@ def _check_columns(columns: Sequence[str], where: str) -> None:
             raise SceneError(f"{where} has no column {column!r}; a scene needs pan and ms")
 
 
+def _check_once(columns: Sequence[str], where: str) -> None:
+    for column, times in Counter(columns).items():
+        if times > 1:
+            raise SceneError(f"{where} has {column!r} {times} times; leave one of them")
+
+
 def _job(row: Row, where: str, beside: Path, folder: Path, common: Job) -> Job:
     """`beside`: the manifest's folder, which its paths start from."""
 
@@ -115,7 +126,7 @@ def _job(row: Row, where: str, beside: Path, folder: Path, common: Job) -> Job:
         raise SceneError(f"{where} lacks its pan or its ms; fill it in")
     texts = {name: _text(row.get(name)) for name in SETTINGS}
     try:
-        output = _output(_text(row.get("out")) or _scene(pan), folder)
+        output = _output(_text(row.get("out")), placed(pan), folder)
         own: dict[str, Any] = {name: SETTINGS[name](text.replace(";", ",")) for name, text in texts.items() if text}
         return replace(common, pan=placed(pan), ms=[placed(part) for part in parts if part], output=output, **own)
     except UsageError as error:
@@ -140,10 +151,11 @@ def check_model(name: str) -> None:
         zoo.find(name, besides=METHODS)
 
 
-def _check_below(root: Path, job: Job, where: str) -> None:
+def check_below(root: Path, job: Job, where: str) -> None:
+    """Raises SceneError if a file of the job, wherever links lead, is not below `root`, or would be fetched."""
     for path in (job.pan, *job.ms):
         for file in files_of(path):
-            if is_remote(file) or not Path(file).resolve().is_relative_to(root.resolve()):
+            if is_remote(file) or not Path(real(file)).is_relative_to(real(root)):
                 raise SceneError(f"{where} names {redacted(file)}, which is not below --root {root}")
 
 
@@ -158,13 +170,17 @@ def _text(value: object) -> str:
 
 def _scene(pan: str) -> str:
     """What a scene is called that has no `out`: as its PAN, or as its folder if that is called pan."""
-    path = PurePath(pan.partition("?")[0])
+    path = PurePath(pan.partition("?")[0] if is_remote(pan) else anywhere(pan))
     return path.parent.name if path.stem.lower() == "pan" and path.parent.name else path.stem
 
 
-def _output(text: str, folder: Path) -> Path:
-    path = PurePath(text)
-    if path.is_absolute() or ".." in path.parts or re.search(r"[\0\ud800-\udfff]", text):
-        raise UsageError(f"out is a name in the folder of the products, not {text!r}")
+def _output(text: str, pan: str, folder: Path) -> Path:
+    """`text`: what the scene has as its `out`, if anything."""
+    name = text or _scene(pan)
+    path = PurePath(name)
+    if path.is_absolute() or not path.name or ".." in path.parts or "\0" in name or not is_utf8(name):
+        if text:
+            raise UsageError(f"out is a name in the folder of the products, not {text!r}")
+        raise UsageError("it has no name of its own; give it an out")
     suffixed = path.suffix.lower() in (".tif", ".tiff")
     return folder / (path if suffixed else path.with_name(f"{path.name}.tif"))

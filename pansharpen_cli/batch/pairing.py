@@ -5,9 +5,10 @@ Nothing is guessed: a file with no partner, or with several, is reported with th
 
 from __future__ import annotations
 
+import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,7 @@ import pyproj
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.inputs.raster import Raster
+from pansharpen_cli.system.files import is_utf8, real
 
 SUFFIXES = {".tif", ".tiff", ".jp2", ".ntf"}
 
@@ -66,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """A file that was left, and why."""
+    """A file that was left, or a folder that was not searched, and why."""
 
     path: Path
     reason: str
@@ -115,20 +117,46 @@ class _File:
 
 
 def pair(folder: Path, leave_out: Path | None = None) -> tuple[list[Pair], list[Unpaired]]:
-    """The scenes below `folder`, by name, and the files that belong to none; the folder `leave_out` is not searched."""
-    files = [_named(path, folder) for path in _rasters(folder, leave_out)]
+    """The scenes below `folder`, by name, and what belongs to none: files, and folders that cannot be searched. Links
+    are followed, but to nothing in the folder `leave_out`."""
+    paths, closed = _rasters(folder, leave_out)
+    odd = [Unpaired(path, "its name is not UTF-8; rename it") for path in paths if not is_utf8(path)]
+    files = [_named(path, folder) for path in paths if is_utf8(path)]
     files = [file for file in files if file.role != "other"]
     pairs, left, unpaired = _by_name(files)
     more, alone = _by_ground(left)
-    return sorted([*pairs, *more], key=lambda pair: pair.name), sorted([*unpaired, *alone], key=lambda lone: lone.path)
+    unpaired = sorted([*closed, *odd, *unpaired, *alone], key=lambda lone: lone.path)
+    return sorted([*pairs, *more], key=lambda pair: pair.name), unpaired
 
 
-def _rasters(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        ours = leave_out is not None and path.is_relative_to(leave_out)
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden and not ours:
-            yield path
+def _rasters(folder: Path, leave_out: Path | None) -> tuple[list[Path], list[Unpaired]]:
+    """Files, sorted, and folders that cannot be searched. A folder that several names lead to is searched once, by that
+    without a link if there is one."""
+    files: list[Path] = []
+    closed: list[Unpaired] = []
+    folders, links, seen = deque([folder]), deque[Path](), set[tuple[int, int]]()
+    start, ours = real(folder), leave_out and real(leave_out)
+    while folders or links:
+        here = (folders or links).popleft()
+        try:
+            entries, state = sorted(here.iterdir()), os.stat(os.path.join(here, os.curdir))  # may it be entered?
+        except OSError as error:
+            closed.append(Unpaired(here, f"the folder cannot be searched: {error.strerror}"))
+            continue
+        if (state.st_dev, state.st_ino) in seen:
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        for path in entries:
+            link, is_folder = os.path.islink(path), os.path.isdir(path)
+            target = Path(real(path)) if link or is_folder else path
+            back = link and Path(start).is_relative_to(target)  # to the folder itself, or one above it
+            if back or path.name.startswith(".") or (ours and target.is_relative_to(ours)):
+                continue
+            if is_folder:
+                (links if link else folders).append(path)
+            elif path.suffix.lower() in SUFFIXES and (link or os.path.isfile(path)):
+                files.append(path)
+    return sorted(files), closed
 
 
 def _named(path: Path, folder: Path) -> _File:

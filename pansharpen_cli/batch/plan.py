@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from pansharpen_cli.backends.backend import MOST_AT_ONCE
+from pansharpen_cli.batch.check import check
 from pansharpen_cli.batch.run import Batch
 from pansharpen_cli.batch.scene import Outcome, scene_name
 from pansharpen_cli.errors import PansharpenError
@@ -19,8 +20,9 @@ from pansharpen_cli.imaging.tiling import Reach
 from pansharpen_cli.inputs import blocks
 from pansharpen_cli.inputs.canvas import SceneCanvas
 from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.job import Job
 from pansharpen_cli.method import Method, choose
-from pansharpen_cli.pipeline import Job, tile_size
+from pansharpen_cli.pipeline import tile_size
 from pansharpen_cli.resume import finished
 
 IN_FLIGHT = 5
@@ -49,7 +51,8 @@ class Plan:
 
 
 def plan(batch: Batch) -> Iterator[Plan]:
-    """Of every scene of the batch's shard, in order."""
+    """Of every scene of the batch's shard, in order. Raises what `sharpen_all` raises if the batch cannot begin."""
+    check(batch)
     speeds = _speeds(batch.before.values())
     for job in batch.shard.of(batch.jobs):
         name = scene_name(job, batch.folder)

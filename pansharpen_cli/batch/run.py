@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pansharpen_cli.batch.check import check
 from pansharpen_cli.batch.scene import Desk, Failure, Outcome, Task, scene_name
 from pansharpen_cli.batch.shards import WHOLE, Shard
 from pansharpen_cli.batch.summary import Summary, read_summary
 from pansharpen_cli.batch.workers import Death, Workers
 from pansharpen_cli.cluster import Cluster, Lost, wants_gpu
-from pansharpen_cli.errors import OutputError, SceneError, UsageError
-from pansharpen_cli.pipeline import Job
+from pansharpen_cli.job import Job
 from pansharpen_cli.system import locations
 from pansharpen_cli.system.files import in_words, remove_partials, remove_passing
-from pansharpen_cli.upload import is_there
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class Batch:
     products go to a store; `shard` of the jobs is done. `devices` are dealt out to `workers` processes, which share
     `threads`; or each scene has so many on a worker of the Dask `scheduler`. `retries` of a scene that failed in a way
     that may pass; `fail_fast`: begin no more scenes after one has failed. `resume` keeps what is finished; `qnr`
-    judges every product.
+    judges every product. `manifest`: what the jobs were read from.
     """
 
     jobs: Sequence[Job]
@@ -51,6 +50,7 @@ class Batch:
     qnr: bool = False
     scheduler: str | None = None
     summaries: Path | None = None
+    manifest: Path | None = None
 
     @property
     def in_store(self) -> bool:
@@ -59,6 +59,11 @@ class Batch:
     @property
     def summary(self) -> Path:
         return self._summaries / f"summary{self.shard.suffix}.jsonl"
+
+    @property
+    def folders(self) -> set[Path]:
+        """What is written to on this machine."""
+        return {self._summaries, *(() if self.in_store else (self.folder,))}
 
     @property
     def before(self) -> dict[str, Outcome]:
@@ -79,14 +84,14 @@ def sharpen_all(batch: Batch, on_scene: Callable[[int, int, int], None] = lambda
     """Sharpen every scene of the batch's shard, and return the summary that was written.
 
     `on_scene` is told how many scenes are done, how many of them failed, of how many. A failed scene raises nothing;
-    a batch that cannot begin raises SceneError or OutputError.
+    a batch that cannot begin raises SceneError, UsageError, OutputError or, without its cluster, DeviceError.
     """
     tasks = _tasks(batch)
     expected = {task.scene: task.outcome("left") for task in tasks}
     queue, counts = deque(tasks), Counter[str]()
     with (
+        _hands(batch) as each,  # first: a summary is not emptied for a cluster that is not there
         Summary(batch.summary, expected, keep=batch.resume) as summary,
-        _hands(batch) as each,
     ):
         for task, result in each(queue):
             if not isinstance(result, Outcome) and (again := _again(result, task, batch.retries)):
@@ -118,35 +123,14 @@ def _hands(batch: Batch) -> Iterator[Callable[[deque[Task]], Iterator[tuple[Task
 
 def _tasks(batch: Batch) -> list[Task]:
     """Of the batch's shard, after a look at all that can be known to go wrong."""
-    for name, times in Counter(scene_name(job, batch.folder) for job in batch.jobs).items():
-        if times > 1:
-            product = locations.told(batch.folder / f"{name}.tif")
-            raise SceneError(f"{times} scenes are to become {product}; give each its own out")
-    jobs = batch.shard.of(batch.jobs)
-    if batch.in_store and not batch.summaries:
-        raise UsageError("products go to a store, and what is told of them does not; give --summary-folder")
-    _check_absent(batch, jobs)
-    for folder in {batch.summary.parent, *(() if batch.in_store else (batch.folder,))}:
-        locations.check_output(folder)
+    check(batch)
+    for folder in batch.folders:
         with in_words(f"{folder} cannot be made for products or summary"):
             folder.mkdir(parents=True, exist_ok=True)
     before = batch.before if batch.resume else {}
-    names = [(scene_name(job, batch.folder), job) for job in jobs]
+    names = [(scene_name(job, batch.folder), job) for job in batch.shard.of(batch.jobs)]
     tasks = [Task(name, job, batch.resume, batch.qnr, before.get(name)) for name, job in names]
     return [task.anywhere() for task in tasks] if batch.scheduler else tasks
-
-
-def _check_absent(batch: Batch, jobs: Sequence[Job]) -> None:
-    """Raises OutputError if products are there that may not be replaced. In a store, who sends one looks: to ask for
-    ten thousand takes minutes."""
-    if batch.in_store:
-        if jobs:
-            is_there(locations.told(jobs[0].output))  # and the store, and the keys to it
-        return
-    there = [job.output for job in jobs if job.output.exists() and not job.overwrite]
-    if there and not batch.resume:
-        more = f" and {len(there) - 1} more of its products" if len(there) > 1 else ""
-        raise OutputError(f"{there[0]}{more} exist; --resume the batch, --overwrite them, or give another folder")
 
 
 def _again(failure: Failure | Death | Lost, task: Task, retries: int) -> Task | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, fields, replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,7 +23,8 @@ class Summary:
     """A line is written when a scene ends, so that a killed batch has told what it did; on leaving, the file is written
     anew, one line a scene in their order.
 
-    Another batch may write the same file at the same time: what it made is not forgotten.
+    Another batch may write the same file at the same time: what it made is not forgotten. Nor is what the file says of
+    scenes that are none of this batch's.
     """
 
     def __init__(self, path: Path, expected: Mapping[str, Outcome], keep: bool = False) -> None:
@@ -34,7 +36,7 @@ class Summary:
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """Of all scenes, in their order."""
+        """Of all scenes of this batch, in their order."""
         return list(self._outcomes.values())
 
     def add(self, outcome: Outcome) -> None:
@@ -57,7 +59,8 @@ class Summary:
         with self._in_words():
             self._add_what_others_told()
             try:
-                partial.write_text("".join(map(_line, self.outcomes)), encoding="utf-8")
+                lines = [*map(_line, self.outcomes), *self._of_others()]
+                partial.write_text("".join(lines), encoding="utf-8")
                 os.replace(partial, self.path)
             finally:
                 with suppress(OSError):
@@ -72,17 +75,27 @@ class Summary:
             if own and told != self._before.get(scene):
                 self._outcomes[scene] = _together(own, told)
 
+    def _of_others(self) -> list[str]:
+        """The last line of each scene that is none of this batch's."""
+        told = {outcome.scene: f"{text}\n" for text, outcome in _read(self.path)}
+        return [line for scene, line in told.items() if scene not in self._outcomes]
+
 
 def read_summary(paths: Iterable[Path]) -> dict[str, Outcome]:
     """What summaries say of each scene that was done, the last word last."""
     found: dict[str, Outcome] = {}
-    for path in filter(Path.is_file, paths):
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            outcome = _outcome(text)
-            if outcome and outcome.status in ("done", "kept"):
-                before = found.get(outcome.scene)
-                found[outcome.scene] = _together(outcome, before) if before else outcome
+    for _, outcome in chain.from_iterable(map(_read, paths)):
+        if outcome.status in ("done", "kept"):
+            before = found.get(outcome.scene)
+            found[outcome.scene] = _together(outcome, before) if before else outcome
     return found
+
+
+def _read(path: Path) -> Iterator[tuple[str, Outcome]]:
+    """The lines of a summary, if it is there, that are whole, and what they say."""
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        if outcome := _outcome(text):
+            yield text, outcome
 
 
 def _together(own: Outcome, other: Outcome) -> Outcome:

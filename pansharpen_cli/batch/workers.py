@@ -130,7 +130,7 @@ class _Worker:
         self.work = work
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work, level), daemon=True)
-        with later(signal.SIGINT), later(signal.SIGTERM), _deaf_to_interrupts():  # half started, it would complain
+        with later(), _deaf_to_interrupts():  # half started, it would complain
             self.process.start()
         theirs.close()  # else its end would not be seen
 

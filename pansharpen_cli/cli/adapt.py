@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,9 +105,9 @@ def adapt(
     with console.progress(quiet, "step") as tell:
         adapted = fit(job, lambda step, gain: tell(step, step))
     if json_:
-        typer.echo(json.dumps(_as_json(adapted)))
+        console.put(json.dumps(_as_json(adapted)))
     elif not quiet:
-        print(_summary(adapted), file=sys.stderr)
+        console.say(_summary(adapted))
 
 
 def _summary(adapted: Adapted) -> str:

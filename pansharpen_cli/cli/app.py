@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -26,9 +27,7 @@ from pansharpen_cli.cli.report import report
 from pansharpen_cli.cli.run import run
 from pansharpen_cli.cli.train import train
 from pansharpen_cli.errors import PansharpenError
-from pansharpen_cli.system.signals import TERMINATED, Terminated, behind, listen
-
-INTERRUPTED = 130
+from pansharpen_cli.system.signals import INTERRUPTED, TERMINATED, Terminated, behind, listen
 
 EXIT_CODES = {
     0: "ok",
@@ -78,37 +77,44 @@ def _main(
 
 def main() -> NoReturn:
     """Run the command line, and leave with one of EXIT_CODES."""
+    console.open_streams()
     listen()
     _collect_seldom()
     try:
         code = app(standalone_mode=False)
-    except PansharpenError as error:
-        code = _told(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except Terminated:
-        code = TERMINATED
-    except MemoryError:
-        code = _told("there is not enough memory; give a smaller --tile-size or fewer --threads", 1)
+    except Terminated as ended:
+        code = ended.code
     except Exception as error:
-        if hasattr(error, "show"):  # the command line's own
-            if hasattr(error, "message"):  # newer Typers have values checked by pydantic, which says so
-                error.message = error.message.removeprefix("Value error, ")
-            error.show()
-            code = getattr(error, "exit_code", 2)
-        elif signal := behind(error):
-            code = INTERRUPTED if signal is KeyboardInterrupt else TERMINATED
-        else:
-            code = _told(f"unexpected {type(error).__name__}: {error} (-vv shows where)", 1)
-    if code in (INTERRUPTED, TERMINATED):
+        code = behind() or _exit_code(error)
+    if code and code > 128:
         _leave_at_once(code)
+    console.close_streams()
     sys.exit(code or 0)
+
+
+def _exit_code(error: Exception) -> int:
+    """Of an error, which is told."""
+    if isinstance(error, PansharpenError):
+        return _told(str(error), error.exit_code)
+    if isinstance(error, MemoryError):
+        return _told("there is not enough memory; give a smaller --tile-size or fewer --threads", 1)
+    if hasattr(error, "show"):  # the command line's own
+        if hasattr(error, "message"):  # newer Typers have values checked by pydantic, which says so
+            error.message = error.message.removeprefix("Value error, ")
+        error.show()
+        return getattr(error, "exit_code", 2)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:  # of help, or the version
+        return _told(f"standard output takes nothing: {error.strerror}", 1)
+    return _told(f"unexpected {type(error).__name__}: {error} (-vv shows where)", 1)
 
 
 def _leave_at_once(code: int) -> NoReturn:
     """After a signal all is tidied up; but a thread may still be at work in GDAL, which would crash on the way out."""
     with suppress(OSError):  # nobody may be listening
-        print(f"pansharpen: {EXIT_CODES[code]}; nothing was written that is not whole", file=sys.stderr, flush=True)
+        how = EXIT_CODES.get(code, EXIT_CODES[TERMINATED])
+        print(f"pansharpen: {how}; nothing was written that is not whole", file=sys.stderr, flush=True)
         sys.stdout.flush()
     os._exit(code)
 
@@ -123,5 +129,5 @@ def _told(message: str, code: int) -> int:
     """Say what went wrong in one line, after the traceback if that was asked for."""
     if console.shown["tracebacks"]:
         traceback.print_exc()
-    print(f"pansharpen: {' '.join(message.split())}", file=sys.stderr)
+    console.say(f"pansharpen: {' '.join(message.split())}")
     return code

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -46,7 +45,7 @@ def batch(
         str, typer.Option("--model", "-m", help="As for run: auto, a network or its folder, or a classical method.")
     ] = "auto",
     coregister: Annotated[str, typer.Option(help="PAN-MS shift: off, report, auto, or DX,DY in PAN pixels.")] = "auto",
-    device: Annotated[str, typer.Option(help="As for run; several, like cuda:0,cuda:1, are dealt to the workers.")] = (
+    device: Annotated[str, typer.Option(help="As for run; several, like cuda:0,cuda:1, go to as many workers.")] = (
         "auto"
     ),
     backend: Annotated[Backend, typer.Option(help="What computes networks.")] = Backend.auto,
@@ -67,7 +66,7 @@ def batch(
         list[str] | None, typer.Option("--co", metavar="KEY=VALUE", help="Creation option, repeatable, as for run.")
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="A manifest may name files below this folder only.", show_default=False)
+        Path | None, typer.Option(help="Inputs may lie below this folder only, links followed.", show_default=False)
     ] = None,
     summaries: Annotated[
         Path | None,
@@ -109,22 +108,23 @@ def batch(
     pansharpen batch folder-of-scenes -o products --dry-run
     """
     console.set_up(quiet, verbose)
-    if scheduler and ("," in device or workers > 1):
+    if options.scheduler(scheduler) and ("," in device or workers > 1):
         raise UsageError("--scheduler has its own workers; give no --workers, and one --device for all")
     devices = [options.device(name) for name in options.names(device, "--device") or []]
+    if len(devices) > workers:
+        raise UsageError(f"--device names {len(devices)} devices for fewer processes; give --workers {len(devices)}")
     options.existing(scenes, "a manifest (.csv, .jsonl), or a folder of scenes")
     count = console.threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(max(1, count // workers))  # the workers', who inherit it
-    from pansharpen_cli import pipeline
     from pansharpen_cli.batch import shards
     from pansharpen_cli.batch.gather import gather
     from pansharpen_cli.batch.run import Batch, sharpen_all
     from pansharpen_cli.inputs import coregistration
+    from pansharpen_cli.job import Job
     from pansharpen_cli.system import locations
-    from pansharpen_cli.system.files import same_file
 
     folder = locations.output(output, folder=True)
-    common = pipeline.Job(
+    common = Job(
         pan="",
         ms=(),
         output=folder,
@@ -134,7 +134,7 @@ def batch(
         nodata=settings.nodata(nodata, "--nodata"),
         sensor=options.sensor(sensor, measured=True),
         resampling=resampling.value,
-        dtype=settings.one_of(dtype, settings.DTYPES, "--dtype") if dtype else None,
+        dtype=settings.one_of(dtype, settings.DTYPES, "--dtype") if dtype is not None else None,
         format=format.value,
         creation_options=options.key_values(co or [], "--co"),
         overwrite=overwrite,
@@ -155,9 +155,8 @@ def batch(
         qnr=qnr,
         scheduler=scheduler,
         summaries=summaries,
+        manifest=None if scenes.is_dir() else scenes,
     )
-    if same_file(task.summary, scenes):
-        raise UsageError(f"the summary would take the place of {scenes}; give it another name, or a --summary-folder")
     for lone in unpaired:
         log.warning("%s is left out: %s", lone.path, lone.reason)
     if dry_run:
@@ -174,9 +173,9 @@ def _show_plan(task: Batch, unpaired: list[Unpaired], json_: bool) -> None:
 
     plans = list(plan(task))
     if json_:
-        typer.echo(json.dumps({"scenes": [asdict(one) for one in plans], "unpaired": _as_json(unpaired)}))
+        console.put(json.dumps({"scenes": [asdict(one) for one in plans], "unpaired": _as_json(unpaired)}))
     else:
-        typer.echo("\n".join(_table(plans)))
+        console.put("\n".join(_table(plans)))
     bad = sum(one.status == "unusable" for one in plans)
     if bad:
         raise BatchError(f"{bad} of {len(plans)} scenes cannot be sharpened; mend them or leave them out")
@@ -214,10 +213,10 @@ def _report(summary: Summary, unpaired: list[Unpaired], json_: bool, quiet: bool
     told = {name: counts[name] for name in ("done", "kept", "failed", "left")}
     if json_:
         said = {"scenes": total, **told, "unpaired": _as_json(unpaired), "summary": str(summary.path)}
-        typer.echo(json.dumps(said))
+        console.put(json.dumps(said))
     elif not quiet:
         words = ", ".join(f"{count} {name}" for name, count in told.items() if count)
-        print(f"{total} scenes: {words or 'none here'}; {summary.path}", file=sys.stderr)
+        console.say(f"{total} scenes: {words or 'none here'}; {summary.path}")
     if failed:
         raise BatchError(f"{failed} of {total} scenes failed; {summary.path} says why")
 

@@ -7,10 +7,13 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import Protocol, TextIO
 
+import typer
+
+from pansharpen_cli.errors import OutputError
 from pansharpen_cli.system import settings
 from pansharpen_cli.system.concurrency import cores
 
@@ -32,6 +35,41 @@ def set_up(quiet: bool, verbose: int) -> None:
     logger = logging.getLogger("pansharpen_cli")
     logger.handlers = [handler]
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+def put(text: object) -> None:
+    """A result, to stdout. Raises OutputError."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:  # who was listening has enough
+        raise
+    except OSError as error:
+        raise OutputError(f"the results cannot be written to standard output: {error.strerror}") from error
+
+
+def say(text: str) -> None:
+    """What was done, to stderr; if nobody takes it, it is done all the same."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
+
+
+def open_streams() -> None:
+    """Standard streams that are closed, as a daemon's may be, lead nowhere: a file would else get their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def close_streams() -> None:
+    """What a full disk did not take of them must not turn what was done into a failure."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 class _BesideBars(logging.StreamHandler[TextIO]):

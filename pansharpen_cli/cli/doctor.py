@@ -34,5 +34,5 @@ def doctor(
     from pansharpen_cli.doctor import examine
 
     diagnosis = examine(device, backend.value)
-    typer.echo(json.dumps(diagnosis.as_dict()) if json_ else diagnosis.as_text())
+    console.put(json.dumps(diagnosis.as_dict()) if json_ else diagnosis.as_text())
     diagnosis.check()

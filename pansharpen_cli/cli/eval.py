@@ -67,7 +67,9 @@ def evaluate(
     maxval: Annotated[float | None, typer.Option(min=1, help="Largest DN of the sensor, for PSNR and SSIM.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Which, like ERGAS,SAM,Q2n.", show_default="the usual")] = None,
     figure: Annotated[Path | None, typer.Option(help="Picture of the first scene: PNG, PDF or SVG.")] = None,
-    maps: Annotated[Path | None, typer.Option(help="Folder for GeoTIFFs of product minus truth.")] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder for GeoTIFFs of product minus truth, of whole scenes.")
+    ] = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
@@ -112,6 +114,8 @@ def evaluate(
     if manifest is not None:
         options.existing(manifest, "a CSV file of scenes")
     scenes, methods = sources.gather(inputs or [], manifest, reference, terms), model or assessment.DEFAULT_MODELS
+    if maps and len({assessment.error_map_name(scene.name, "") for scene in scenes}) < len(scenes):
+        raise UsageError("--maps are called by their scenes, two of which have one name; give names in a --manifest")
     if maps:
         targets.maps(maps, _maps(scenes, methods), overwrite)
 
@@ -136,12 +140,12 @@ def evaluate(
     if gallery:
         gallery.write(list(comparison.methods))
     if json_:
-        typer.echo(json.dumps(tables.as_dict(comparison)))
+        console.put(json.dumps(tables.as_dict(comparison)))
     else:
         written = (
             tables.as_csv if csv else tables.as_markdown if markdown else tables.as_latex if latex else tables.as_text
         )
-        typer.echo(written(comparison).rstrip("\n"))
+        console.put(written(comparison).rstrip("\n"))
 
 
 def _maps(scenes: Sequence[Source], asked: Sequence[str]) -> Iterator[str]:

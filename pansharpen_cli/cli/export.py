@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated
 
 import typer
@@ -54,13 +53,12 @@ def export(
         report = parity.verify(source, scene, exported=output)
         told["parity"] = report.as_dict()
         if not json_:
-            typer.echo(report.as_text())
+            console.put(report.as_text())
         report.check(tolerance)
     if json_:
-        typer.echo(json.dumps(told))
+        console.put(json.dumps(told))
     elif not quiet:
-        print(
+        console.say(
             f"{output}: {source.name}, {told['bands']} bands, opset {written.opset}, {written.precision}, "
-            f"{len(written.content) / 1e6:.2f} MB",
-            file=sys.stderr,
+            f"{len(written.content) / 1e6:.2f} MB"
         )

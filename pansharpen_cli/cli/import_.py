@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pansharpen_cli.cli import options
+from pansharpen_cli.cli import console, options
+from pansharpen_cli.errors import UsageError
 
 
 def import_weights(
@@ -25,6 +27,8 @@ def import_weights(
     """
     from pansharpen_cli.official import convert
 
+    if not math.isfinite(scale):
+        raise UsageError(f"--scale takes the DN that the network knows as 1, not {scale}")
     model = convert(
         weights,
         network,
@@ -34,4 +38,4 @@ def import_weights(
         licence=licence,
         overwrite=overwrite,
     )
-    typer.echo(model.folder)
+    console.put(model.folder)

@@ -67,12 +67,12 @@ def models(
     elif names:
         _show(zoo.find(names[0], besides=METHODS), json_)
     elif json_:
-        typer.echo(json.dumps([_entry(model) for model in zoo.models()]))
+        console.put(json.dumps([_entry(model) for model in zoo.models()]))
     else:
         _list(zoo.models())
-        typer.echo("classical methods, for any bands and ratio:")
+        console.put("classical methods, for any bands and ratio:")
         for name, method in METHODS.items():
-            typer.echo(f"{name:{max(map(len, METHODS))}}  {method.title}")
+            console.put(f"{name:{max(map(len, METHODS))}}  {method.title}")
 
 
 def _verify(
@@ -84,9 +84,9 @@ def _verify(
     for model in found:
         reports.append(parity.verify(model, scene, backend=backend.value, device=device))
         if not json_:
-            typer.echo(reports[-1].as_text())
+            console.put(reports[-1].as_text())
     if json_:
-        typer.echo(json.dumps([report.as_dict() for report in reports]))
+        console.put(json.dumps([report.as_dict() for report in reports]))
     for report in reports:
         report.check(tolerance)
 
@@ -94,9 +94,9 @@ def _verify(
 def _show(model: Model, json_: bool) -> None:
     card = model.folder / "README.md"
     if json_ or model.lone or not card.is_file():
-        typer.echo(json.dumps(_entry(model)))
+        console.put(json.dumps(_entry(model)))
     else:
-        typer.echo(card.read_text(encoding="utf-8"))
+        console.put(card.read_text(encoding="utf-8"))
 
 
 def _show_classical(name: str, json_: bool) -> None:
@@ -104,9 +104,9 @@ def _show_classical(name: str, json_: bool) -> None:
 
     title, citation = METHODS[name].title, METHODS[name].citation
     if json_:
-        typer.echo(json.dumps({"name": name, "title": title, "citation": citation}))
+        console.put(json.dumps({"name": name, "title": title, "citation": citation}))
     else:
-        typer.echo(f"# {name}\n\n{title}, a classical method for any bands and ratio.\n\n{citation}")
+        console.put(f"# {name}\n\n{title}, a classical method for any bands and ratio.\n\n{citation}")
 
 
 def _list(found: list[Model]) -> None:
@@ -114,7 +114,7 @@ def _list(found: list[Model]) -> None:
     for model in found:
         spec = model.spec
         bands = ", ".join(spec.band_names) or "any bands"
-        typer.echo(f"{model.name:{width}}  ratio {spec.ratio}  {bands}{_score(model)}")
+        console.put(f"{model.name:{width}}  ratio {spec.ratio}  {bands}{_score(model)}")
 
 
 def _score(model: Model) -> str:

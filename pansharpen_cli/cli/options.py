@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pansharpen_cli.errors import DeviceError, ModelError, SceneError
+from pansharpen_cli.errors import DeviceError, ModelError, SceneError, UsageError
 from pansharpen_cli.system import memory, settings
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
@@ -35,6 +35,13 @@ Scheduler = Annotated[
     str | None,
     typer.Option(metavar="tcp://HOST:PORT", help="Let the workers of this Dask scheduler do it.", show_default=False),
 ]
+
+
+def scheduler(text: str | None) -> str | None:
+    """An address, if one is given. Raises UsageError for "", which a variable that is not set leaves."""
+    if text == "":
+        raise UsageError("--scheduler names no address; give tcp://HOST:PORT, or leave it out")
+    return text
 
 
 def key_values(texts: list[str], option: str) -> dict[str, str]:

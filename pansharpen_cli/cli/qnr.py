@@ -94,7 +94,7 @@ def qnr(
     if maps is not None:
         targets.maps(maps, names, overwrite)  # again: other files may be there by now
         quality.write_maps(judgement, maps)
-    typer.echo(json.dumps(_as_json(judgement, phase)) if json_ else _table(judgement, phase))
+    console.put(json.dumps(_as_json(judgement, phase)) if json_ else _table(judgement, phase))
 
 
 def _as_json(judgement: Judgement, phase: Phase) -> dict[str, object]:

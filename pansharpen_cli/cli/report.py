@@ -71,7 +71,7 @@ def report(
         )
     size = write(found, output, overwrite)
     if json_:
-        typer.echo(json.dumps({"path": str(output), "bytes": size, **data(found)}))
+        console.put(json.dumps({"path": str(output), "bytes": size, **data(found)}))
     else:
         crops = counted(len(found.views), "crop")
-        typer.echo(f"{output}: {size / 1e6:.1f} MB, {crops}; open it in a browser")
+        console.put(f"{output}: {size / 1e6:.1f} MB, {crops}; open it in a browser")

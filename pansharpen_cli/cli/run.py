@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,8 +20,11 @@ from pansharpen_cli.system import settings
 
 if TYPE_CHECKING:
     from pansharpen_cli.inputs.part import Part
-    from pansharpen_cli.pipeline import Compute, Job, Product
+    from pansharpen_cli.job import Job
+    from pansharpen_cli.pipeline import Compute, Product
     from pansharpen_cli.stac import ItemScene
+
+log = logging.getLogger(__name__)
 
 
 class Format(StrEnum):
@@ -152,6 +155,7 @@ def run(
     count = console.threads(threads)
     from pansharpen_cli import pipeline
     from pansharpen_cli.inputs import coregistration
+    from pansharpen_cli.job import Job
     from pansharpen_cli.resume import resume as resume_
     from pansharpen_cli.system import locations
 
@@ -161,12 +165,12 @@ def run(
     if url and (quicklook or qgis_style or stac or adapt):
         needy = "--quicklook, --qgis-style, --stac and --adapt"
         raise UsageError(f"{needy} need an output on this machine, not {url}")
-    if scheduler and max_memory:
+    if options.scheduler(scheduler) and max_memory:
         raise UsageError("--max-memory is this process's, and --scheduler's workers do the work; limit them instead")
-    item = None if ms else _item(pan)
+    given, item = pan, None if ms else _item(pan)
     if item:
         pan, ms, band_names = item.pan, [*item.ms], band_names or (None if bidx else ",".join(item.band_names))
-    job = pipeline.Job(
+    job = Job(
         pan=pan,
         ms=ms or [],
         output=product,
@@ -179,7 +183,7 @@ def run(
         nodata=settings.nodata(nodata, "--nodata"),
         sensor=options.sensor(sensor, measured=True),
         resampling=resampling.value,
-        dtype=settings.one_of(dtype, settings.DTYPES, "--dtype") if dtype else None,
+        dtype=settings.one_of(dtype, settings.DTYPES, "--dtype") if dtype is not None else None,
         format=format.value,
         creation_options=options.key_values(co or [], "--co"),
         overwrite=overwrite,
@@ -190,7 +194,7 @@ def run(
         statistics=statistics.value,
     )
     beside = _Beside(quicklook, qgis_style, stac)
-    beside.check(job, overwrite or resume)
+    beside.check(job, given, overwrite or (resume and product.exists()))
     if adapt:
         if resume:
             raise UsageError("--resume cannot go on with --adapt; give the model that was fitted by --model")
@@ -202,9 +206,9 @@ def run(
         made = _sent(job, make, resume) if url else make(job)
     beside.write(made, item)
     if json_:
-        typer.echo(json.dumps(_as_json(made, url, quicklook)))
+        console.put(json.dumps(_as_json(made, url, quicklook)))
     elif not quiet:
-        print(_summary(made, url, quicklook), file=sys.stderr)
+        console.say(_summary(made, url, quicklook))
 
 
 def _sent(job: Job, make: Callable[[Job], Product], resume: bool) -> Product:
@@ -250,8 +254,10 @@ def _part(bounds: str | None, bounds_crs: str | None, window: str | None) -> Par
 def _adapted(job: Job, quiet: bool) -> str:
     """The folder of a model fitted to the scene of `job`."""
     from pansharpen_cli.outputs.target import check_target
+    from pansharpen_cli.system import locations
     from pansharpen_cli.training.adapt import Adaptation, adapt
 
+    locations.check_output(job.output)
     check_target(job.output, job.overwrite)
     task = Adaptation(
         job.pan, job.ms, job.output.with_suffix(".model"), options.network(job.model, "adapted"),
@@ -279,8 +285,9 @@ class _Beside:
     style: bool
     stac: bool
 
-    def check(self, job: Job, overwrite: bool) -> None:
-        """They must not take the place of another file of this run, and of no file at all unasked."""
+    def check(self, job: Job, given: str, overwrite: bool) -> None:
+        """They must not take the place of another file of this run, `given` as its PAN or item among them, and of no
+        file at all unasked."""
         from pansharpen_cli.outputs.qgis import style_beside
         from pansharpen_cli.outputs.target import check_target
         from pansharpen_cli.stac import item_beside
@@ -290,7 +297,7 @@ class _Beside:
             "--qgis-style": style_beside(job.output) if self.style else None,
             "--stac": item_beside(job.output) if self.stac else None,
         }
-        taken = [job.output, *map(Path, (job.pan, *job.ms))]
+        taken = [job.output, *map(Path, (given, job.pan, *job.ms))]
         for option, path in asked.items():
             if path is None:
                 continue
@@ -300,6 +307,9 @@ class _Beside:
             taken.append(path)
         if self.quicklook:
             targets.png(self.quicklook, "--quicklook")
+        for option, older in (("--qgis-style", style_beside(job.output)), ("--stac", item_beside(job.output))):
+            if job.overwrite and job.output.exists() and asked[option] is None and older.exists():
+                log.warning("%s was made of the product that is replaced; remove it, or give %s again", older, option)
 
     def write(self, product: Product, item: ItemScene | None) -> None:
         if self.quicklook:

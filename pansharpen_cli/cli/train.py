@@ -132,7 +132,7 @@ def train(
 
         model = make_model(job, on_step, on_scene)
     if workers.is_first:
-        typer.echo(model.folder)
+        console.put(model.folder)
 
 
 def _value(text: str) -> object:

@@ -7,6 +7,7 @@ read one at a time.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,11 @@ class Samples(Sequence[Sample]):
     @property
     def names(self) -> list[str]:
         return [place.name for place in self._places]
+
+    def place(self, index: int) -> tuple[str, int]:
+        """The first of the files that a sample is in, and its number there."""
+        place = self._places[index]
+        return os.path.realpath(place.files[0]), place.index or 0
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...

@@ -34,7 +34,7 @@ from pansharpen_cli.metrics.units import InDn
 from pansharpen_cli.modelspec import canonical_band
 from pansharpen_cli.outputs.layout import TAGS
 from pansharpen_cli.outputs.writer import ProductWriter
-from pansharpen_cli.system import locations
+from pansharpen_cli.system import locations, settings
 from pansharpen_cli.system.files import digest, redacted, same_file
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ def judge(
     product = Path(product)
     with ExitStack() as opened:
         fused = opened.enter_context(closing(Raster(product)))
+        settings.one_of(phase, ("area", "toolbox"), "phase")
         tags = _sound(fused.tags(TAGS), product)
         made_in = tags.get("FOLDER", "")
         pan = pan or _found("PAN", tags.get("PAN"), tags.get("PAN_SHA256", ""), product, made_in)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.evaluation.benchmark import Sample
-from pansharpen_cli.evaluation.excerpts import EXCERPTS, held
+from pansharpen_cli.evaluation.excerpts import held
 from pansharpen_cli.imaging.geogrid import ON_GRID, GeoGrid, NestedAxis
 from pansharpen_cli.imaging.interpolation import sample
 from pansharpen_cli.imaging.mtf import Sensor
@@ -62,6 +62,8 @@ def load(
             name or str(pan), pixels.pan, pixels.ms[order], pixels.valid,
             ratio=ratio, sensor=sensor, band_names=names,
         )  # fmt: skip
+        if grid is None and not reduced.valid.any():
+            raise SceneError(f"none of the excerpts of {pan} holds data to be judged by; cut it to where it has some")
         return _usable(replace(reduced, grid=grid and grid.coarsened(scene.ratio, *reduced.valid.shape)))
 
 
@@ -212,8 +214,8 @@ def _held(canvas: SceneCanvas, most: int | None = None, grain: int = 1) -> tuple
     if pixels.valid.shape == (grid.height, grid.width):
         return pixels, grid
     log.info(
-        "%.0f of the %.0f MPix of %s stand for all: %d excerpts, spread evenly",
-        pixels.valid.size / 1e6, grid.height * grid.width / 1e6, canvas.scene.pan.path, EXCERPTS,
+        "%.0f of the %.0f MPix of %s stand for all: excerpts, spread evenly",
+        pixels.valid.size / 1e6, grid.height * grid.width / 1e6, canvas.scene.pan.path,
     )  # fmt: skip
     return pixels, None
 

@@ -47,6 +47,11 @@ class Source(Protocol):
     @property
     def sensor(self) -> Sensor: ...
 
+    @property
+    def pixels(self) -> tuple[str, int]:
+        """What sources of the same pixels have in common: a file of theirs, and their number in it."""
+        ...
+
     def load(self) -> ReducedScene | FullScene: ...
 
 
@@ -66,6 +71,10 @@ class Files:
         if self.terms.sensor == MEASURED and not self.ms:
             return SENSORS["generic"]
         return find_or_measure(self.terms.sensor, self.pan, self.ms)
+
+    @property
+    def pixels(self) -> tuple[str, int]:
+        return (self.pan if is_remote(self.pan) else os.path.realpath(self.pan)), 0
 
     def load(self) -> ReducedScene | FullScene:
         """Raises SceneError for unusable files, UsageError for terms that make no sense with them."""
@@ -109,6 +118,10 @@ class FromBenchmark:
         """A sample is too small to measure it."""
         return SENSORS["generic"] if self.terms.sensor == MEASURED else find_sensor(self.terms.sensor)
 
+    @property
+    def pixels(self) -> tuple[str, int]:
+        return self.samples.place(self.index)
+
     def load(self) -> ReducedScene | FullScene:
         """Raises SceneError."""
         sample = self.samples[self.index]
@@ -134,7 +147,7 @@ def gather(inputs: Sequence[str], manifest: Path | None, reference: str | None, 
         raise SceneError(f"{missing} does not exist; give a PAN and its MS, a benchmark file or a folder with either")
     paths = [Path(text) for text in inputs]
     if all(path.is_dir() or is_benchmark(path) for path in paths):
-        return [source for path in paths for source in _within(path, reference, terms)]
+        return [source for path in paths for source in _within(path, reference, terms, _name(path, paths))]
     if len(inputs) == 1 and reference is None:
         raise UsageError(f"{inputs[0]} needs its MS after it, or a --reference to make one of")
     return [Files(inputs[0], inputs[0], inputs[1:], reference, terms)]
@@ -142,28 +155,33 @@ def gather(inputs: Sequence[str], manifest: Path | None, reference: str | None, 
 
 def listed(paths: Sequence[Path], terms: Terms) -> list[Source]:
     """The scenes to learn from: those of folders, benchmark files and manifests. Raises SceneError and UsageError."""
-    return [source for path in paths for source in _scenes_of(path, terms)]
+    return [source for path in paths for source in _scenes_of(path, terms, _name(path, paths))]
 
 
-def _scenes_of(path: Path, terms: Terms) -> Sequence[Source]:
+def _name(path: Path, paths: Sequence[Path]) -> str:
+    """What the scene of a folder is called: by its last name, if no other of the `paths` has that."""
+    return path.name if [other.name for other in paths].count(path.name) == 1 else str(path)
+
+
+def _scenes_of(path: Path, terms: Terms, name: str) -> Sequence[Source]:
     if not os.path.exists(path):
         raise SceneError(f"{path} does not exist; give folders of scenes, benchmark files or manifests")
     if path.suffix.lower() == ".csv":
         return read_manifest(path, terms)
     if path.is_dir() or is_benchmark(path):
-        return _within(path, None, terms)
+        return _within(path, None, terms, name)
     raise UsageError(
         f"{path} is a file by itself; give the folder that has a PAN and its MS as pan.tif and ms.tif, or name the two "
         "in a manifest, a .csv"
     )
 
 
-def _within(path: Path, reference: str | None, terms: Terms) -> list[Source]:
+def _within(path: Path, reference: str | None, terms: Terms, name: str) -> list[Source]:
     """The scenes of a folder or a benchmark file."""
     pan, ms = path / "pan.tif", path / "ms.tif"
     if pan.exists():
         truth = str(path / reference) if reference else None
-        return [Files(path.name, str(pan), [str(ms)] if ms.exists() or not truth else [], truth, terms)]
+        return [Files(name, str(pan), [str(ms)] if ms.exists() or not truth else [], truth, terms)]
     if not is_benchmark(path):
         inside = any(_holds_scenes(folder) for folder in path.glob("*") if folder.is_dir())
         advice = f"its folders do: give {path}/*" if inside else "give a folder that does"
@@ -189,8 +207,8 @@ def read_manifest(path: Path, terms: Terms) -> list[Files]:
             rows, columns = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SceneError(f"{path} cannot be read as a manifest: {error}") from error
-    if "pan" not in columns or set(columns) - set(COLUMNS):
-        raise SceneError(f"{path} has the columns {', '.join(columns)}; a manifest has {', '.join(COLUMNS)}")
+    if "pan" not in columns or set(columns) - set(COLUMNS) or len(set(columns)) < len(columns):
+        raise SceneError(f"{path} has the columns {', '.join(columns)}; a manifest has {', '.join(COLUMNS)}, each once")
     if not rows:
         raise SceneError(f"{path} names no scenes; write a line for each")
     return [_listed(row, path.parent, f"{path}, scene {number},", terms) for number, row in enumerate(rows, start=1)]

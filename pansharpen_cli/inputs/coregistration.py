@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from pansharpen_cli.imaging.sharpness import Likeness, measured_gain
 from pansharpen_cli.imaging.tiling import Pixels, Tile
 from pansharpen_cli.inputs.canvas import Canvas, SceneCanvas
 from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.system import settings
 from pansharpen_cli.system.concurrency import cores, in_order
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,16 @@ def parse(text: str) -> Choice:
         dx, dy = map(float, text.split(","))
         return dx, dy
     raise UsageError(f"--coregister takes off, report, auto or DX,DY in PAN pixels, not {text!r}")
+
+
+def given(choice: Any, what: str) -> Choice:
+    """A choice as Python has it: a text, or two numbers of whatever type. Raises UsageError."""
+    if isinstance(choice, str):
+        return parse(choice)
+    numbers = settings.several(choice, what, settings.finite)
+    if len(numbers) != 2:
+        raise UsageError(f"{what} takes DX and DY, not {choice!r}")
+    return numbers[0], numbers[1]
 
 
 def measure(canvas: Canvas) -> Shift:

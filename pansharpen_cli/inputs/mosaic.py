@@ -20,6 +20,7 @@ from rasterio.errors import RasterioIOError
 
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.inputs import sidecars
+from pansharpen_cli.system.locations import gdal_name
 
 DRIVERS = ["GTiff", "JP2OpenJPEG"]
 """Formats of the files. Both begin with bytes that no VRT has."""
@@ -238,7 +239,7 @@ def _stored(file: str, path: str | os.PathLike[str]) -> Blocks:
     sidecars.check(file)
     for driver in DRIVERS:
         try:
-            with rasterio.open(file, driver=driver) as dataset:
+            with rasterio.open(gdal_name(file), driver=driver) as dataset:
                 sidecars.check_metadata(dataset, file)
                 return Blocks.of(dataset)
         except RasterioIOError:

@@ -7,6 +7,7 @@ it, and its pixels are those of the whole product where both have the same stati
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import dataclass, replace
 from math import lcm
@@ -146,7 +147,11 @@ def _asked(part: Part, scene: Scene) -> tuple[slice, slice]:
         raise SceneError(f"{scene.pan.path} {why}, so --bounds means nothing there; give --window")
     edges = part.left, part.bottom, part.right, part.top
     if part.crs is not None:
-        edges = pyproj.Transformer.from_crs(part.crs, grid.crs, always_xy=True).transform_bounds(*edges, densify_pts=21)
+        try:
+            to_pan = pyproj.Transformer.from_crs(part.crs, grid.crs, always_xy=True)
+            edges = to_pan.transform_bounds(*edges, densify_pts=21)
+        except pyproj.exceptions.ProjError:  # no way leads there
+            edges = (math.inf,) * 4
     if not np.isfinite(edges).all():
         raise SceneError(f"--bounds cannot be brought from {part.crs} to the CRS of {scene.pan.path}; give it in that")
     return _centres(grid.rows, edges[1], edges[3]), _centres(grid.cols, edges[0], edges[2])

@@ -49,14 +49,20 @@ class Warp(Protocol):
 
 @dataclass(frozen=True)
 class BetweenCrs:
-    """A warp by what PROJ knows of two CRS, as WKT. Each call makes its own transformer: threads may not share one."""
+    """A warp by what PROJ knows of two CRS, as WKT. Each call makes its own transformer: threads may not share one.
+
+    `longitude`: what the MS counts its own around, if it has them: PROJ stops at 180 degrees, a scene goes on.
+    """
 
     pan: str
     ms: str
+    longitude: float | None = None
 
     def to_ms(self, x: Float64, y: Float64) -> Places:
         there: Places = pyproj.Transformer.from_crs(self.pan, self.ms, always_xy=True).transform(x, y)
-        return there
+        if self.longitude is None:
+            return there
+        return there[0] + 360 * np.round((self.longitude - there[0]) / 360), there[1]
 
     def to_pan(self, x: Float64, y: Float64) -> Places:
         there: Places = pyproj.Transformer.from_crs(self.ms, self.pan, always_xy=True).transform(x, y)
@@ -80,6 +86,15 @@ class Placing:
     ms: GeoGrid
     ms_under_pan: GeoGrid
     warp: Warp | None = None
+
+
+def in_one_crs(pan: GeoGrid, ms: GeoGrid, names: tuple[str, str]) -> tuple[GeoGrid, GeoGrid]:
+    """Where only one of two maps tells its CRS, it is both's; that is said."""
+    if pan.by_rpc or ms.by_rpc or (pan.crs is None) == (ms.crs is None):
+        return pan, ms
+    silent, telling = names if pan.crs is None else names[::-1]
+    log.warning("%s names no CRS; it is taken to have that of %s", silent, telling)
+    return replace(pan, crs=pan.crs or ms.crs), replace(ms, crs=ms.crs or pan.crs)
 
 
 def place(pan: GeoGrid, ms: GeoGrid, names: tuple[str, str]) -> Placing:
@@ -121,9 +136,11 @@ def _between_crs(pan: GeoGrid, ms: GeoGrid) -> Warp | None:
     """None if places have the same coordinates in both, to NOTICEABLE PAN pixels."""
     if pan.crs is None or ms.crs is None or pan.crs == ms.crs:
         return None
-    if pyproj.CRS.from_wkt(pan.crs) == pyproj.CRS.from_wkt(ms.crs):
+    of_ms = pyproj.CRS.from_wkt(ms.crs)
+    if pyproj.CRS.from_wkt(pan.crs) == of_ms:
         return None
-    warp = BetweenCrs(pan.crs, ms.crs)
+    middle = ms.cols.coordinate(ms.width / 2)
+    warp = BetweenCrs(pan.crs, ms.crs, middle if of_ms.is_geographic else None)
     corners = np.transpose(ms.corners)
     moved = np.abs(np.subtract(warp.to_pan(*corners), corners))
     same = (moved < NOTICEABLE * min(pan.gsd)).all()  # nor if PROJ knows no answer

@@ -113,10 +113,12 @@ class Raster:
         self._check_size()
 
     def _placed(self) -> GeoGrid:
-        """RPCs count where there is no CRS: a transform beside them, as of a part that was cut out, is none then."""
+        """RPCs count where there is no CRS: a transform beside them, as of a part that was cut out, is none then. The
+        corners of a NITF in degrees are rounded to seconds, thirty metres, and no match for its RPCs."""
         dataset = self._dataset
-        crs = dataset.crs.to_wkt() if dataset.crs else None
         rpc, fault = self._rpc()
+        rounded = rpc is not None and dataset.driver == "NITF" and dataset.crs and dataset.crs.is_geographic
+        crs = dataset.crs.to_wkt() if dataset.crs and not rounded else None
         if fault and crs is None:
             raise SceneError(f"{self.path} has RPCs that place it nowhere ({fault}); mend or remove them")
         if fault:
@@ -354,12 +356,12 @@ def _stamp(path: str | Path) -> _Stamp | None:
 
 
 def _open(path: str | Path, parts: Mosaic | None) -> rasterio.DatasetReader:
+    name = locations.gdal_name(path)
     if parts:
         try:
             return rasterio.open(parts.document, driver="VRT")
         except RasterioIOError as error:  # its message may hold the whole document
             raise SceneError(f"{path} is no mosaic that GDAL can read") from error
-    name = locations.gdal_name(path)
     if locations.is_remote(path):
         locations.set_requests()
         with rasterio.Env(**locations.OPENING):

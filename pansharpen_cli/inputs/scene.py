@@ -18,7 +18,7 @@ from affine import Affine
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.radiometry import holds
-from pansharpen_cli.inputs.placing import Placing, place
+from pansharpen_cli.inputs.placing import Placing, in_one_crs, place
 from pansharpen_cli.inputs.raster import Nodata, Raster
 
 log = logging.getLogger(__name__)
@@ -109,9 +109,11 @@ class Scene:
             )
 
     def _placed(self) -> Placing:
-        pan, ms = self.pan.grid, self.ms[0].grid
+        names = self.pan.path, self.ms[0].path
+        self.pan.grid, ms = in_one_crs(self.pan.grid, self.ms[0].grid, names)
+        pan = self.pan.grid
         if self.pan.georeferenced:
-            return place(pan, ms, (self.pan.path, self.ms[0].path))
+            return place(pan, ms, names)
         if self.pan.remote:
             log.warning("%s is placed by nothing in it; RPCs beside a file that is fetched are not seen", self.pan.path)
         # two plain images of the same ground
@@ -207,7 +209,8 @@ def _chosen(
 ) -> Iterator[tuple[str | Path, list[int]]]:
     """The files that hold `bands`, numbered through all files, in this order, and their own band numbers."""
     everything = [(path, index) for path, raster in zip(paths, rasters, strict=True) for index in raster.indexes]
-    if not bands or min(bands) < 1 or max(bands) > len(everything):
-        raise SceneError(f"{rasters[0].path} has bands 1 to {len(everything)}, not {', '.join(map(str, bands))}")
+    others = [band for band in bands or [0] if not 1 <= band <= len(everything)]
+    if others:
+        raise SceneError(f"{rasters[0].path} has bands 1 to {len(everything)}, not {others[0]}")
     for path, group in groupby((everything[band - 1] for band in bands), key=lambda chosen: chosen[0]):
         yield path, [index for _, index in group]

@@ -67,7 +67,7 @@ def _around(path: str | os.PathLike[str]) -> tuple[str, dict[str, list[str]]]:
     try:
         folder = os.path.dirname(os.path.abspath(path))
         return folder, _names(folder, os.stat(folder).st_mtime_ns)
-    except OSError:  # it may not be listed, or be gone: GDAL does not find anything then either
+    except (OSError, ValueError):  # it may not be listed, be gone or have no such name: GDAL finds nothing then either
         return "", {}
 
 

@@ -36,6 +36,7 @@ from pansharpen_cli.metrics.streaming import (
     margins,
     tiles,
 )
+from pansharpen_cli.system import settings
 
 FLAT = 1e-8
 """A block whose deviation is this part of its mean is flat: the weights of EXP add up to 1 within 1e-9 only."""
@@ -344,7 +345,10 @@ def full(
     unknown = set(metrics) - {*FULL, *OPTIONAL}
     if not metrics or unknown:
         raise UsageError(f"metrics {sorted(metrics)}: choose from {', '.join((*FULL, *OPTIONAL))}")
+    settings.at_least(threads, "threads", 1)
     product = Product.of(fused, pan, ms, gains, phase, exp)
+    if not 0 <= phase <= product.ratio:
+        raise UsageError(f"phase is a place among the {product.ratio} PAN pixels of an MS pixel, not {phase}")
     needed = {*metrics, *(factor for name in metrics for factor in PRODUCTS.get(name, ()))}
     scores, found = _at_pan_scale(product, needed - set(REPROJECTION), maps, strict, tile, threads, on_tile)
     phases: list[tuple[int, int]] = []

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pansharpen_cli.errors import UsageError
+
 Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -40,13 +42,23 @@ class Pixels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ArrayImage:
-    """An image in memory: `array` (bands, row, col); `valid` (row, col), by default everywhere.
+    """An image in memory: `array` (bands, row, col); `valid` (row, col), by default everywhere that it is not masked.
 
-    A NaN where it is valid makes the scores undefined: a product must not hide one.
+    A NaN where it is valid makes the scores undefined: a product must not hide one. Raises UsageError for other shapes.
     """
 
     array: npt.NDArray[Any]
     valid: Mask | None = None
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3:
+            raise UsageError(f"an image has the axes bands, row, col; this one has the shape {self.array.shape}")
+        if self.valid is not None and self.valid.shape != self.array.shape[1:]:
+            raise UsageError(f"where an image of {self.shape} pixels is valid has the shape {self.valid.shape}")
+        if np.ma.isMaskedArray(self.array):
+            known = ~np.ma.getmaskarray(self.array).any(axis=0)
+            object.__setattr__(self, "valid", known if self.valid is None else known & self.valid)
+            object.__setattr__(self, "array", self.array.filled(0))
 
     @property
     def bands(self) -> int:

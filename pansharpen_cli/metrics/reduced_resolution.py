@@ -32,6 +32,7 @@ from pansharpen_cli.metrics.streaming import (
     tiles,
 )
 from pansharpen_cli.metrics.units import NORMALISED
+from pansharpen_cli.system import settings
 
 PRESETS: dict[str, int] = {"none": 0, "dlpan": 21, "pancollection": 30}
 """The toolbox's `dim_cut` of published protocols: its own demo, and the tables made with PanCollection."""
@@ -293,6 +294,8 @@ def reduced(
     the time. Raises UsageError.
     """
     _check(gt, fused, metrics)
+    for number, name in ((ratio, "ratio"), (shift, "shift"), (threads, "threads")):
+        settings.at_least(number, name, 1)
     gt, fused = trimmed(gt, cut), trimmed(fused, cut)
     families = _families(metrics, gt.shape, ratio, maxval, shift)
 

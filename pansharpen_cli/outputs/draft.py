@@ -28,6 +28,10 @@ from pansharpen_cli.outputs.readback import UnsoundError
 from pansharpen_cli.outputs.statistics import BandStatistics
 from pansharpen_cli.outputs.target import partial_beside
 
+_MADE_BY = ("nearest", "average", "bilinear", "cubic", "cubic_spline", "lanczos", "mode", "rms")
+RESAMPLINGS = {name.replace("_", "").upper(): Resampling[name] for name in _MADE_BY}
+"""Of overviews, by GDAL's words for them."""
+
 
 class Draft:
     """The product under a temporary name. Leaving the context removes what is left of it."""
@@ -101,6 +105,8 @@ class Draft:
     def finish(self, tags: Mapping[str, str], statistics: Sequence[BandStatistics]) -> Path:
         """Tags and overviews; returns the path of the complete file."""
         layout, dataset = self._layout, self._dataset
+        if layout.resampling not in RESAMPLINGS:
+            raise UnsoundError(f"overviews are made by {', '.join(RESAMPLINGS)}, not {layout.resampling}")
         dataset.update_tags(
             AREA_OR_POINT="Area",
             TIFFTAG_SOFTWARE=f"pansharpen_cli {__version__}",
@@ -119,7 +125,7 @@ class Draft:
             if layout.factors:
                 # opened anew: a broken file is refused then; in the dataset that broke it GDAL crashes
                 with rasterio.open(self._tiled, "r+", driver="GTiff") as tiled:
-                    tiled.build_overviews(layout.factors, Resampling.average)
+                    tiled.build_overviews(layout.factors, RESAMPLINGS[layout.resampling])
             if layout.format == "gtiff":
                 return self._tiled
             rasterio.shutil.copy(self._tiled, self._cog, driver="COG", **layout.cog_options())

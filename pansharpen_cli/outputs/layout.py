@@ -62,7 +62,16 @@ class Layout:
         if self._overviews == "NONE":
             return []
         size = max(self.grid.height, self.grid.width)
-        return [2**level for level in range(1, max(0, (size - 1) // 256).bit_length() + 1)]
+        count = max(0, (size - 1) // 256).bit_length()
+        if self.format == "cog" and self.options.get("OVERVIEW_COUNT", "").isdecimal():
+            count = int(self.options["OVERVIEW_COUNT"])
+        return [2**level for level in range(1, count + 1)]
+
+    @property
+    def resampling(self) -> str:
+        """How overviews are made, in GDAL's words."""
+        asked = self.options if self.format == "cog" else {}
+        return asked.get("OVERVIEW_RESAMPLING", asked.get("RESAMPLING", "AVERAGE")).upper()
 
     @property
     def _overviews(self) -> str:
@@ -112,7 +121,7 @@ class Layout:
             "BLOCKSIZE": str(BLOCK),
             "BIGTIFF": "IF_SAFER",
             "NUM_THREADS": str(self.threads),
-            "OVERVIEW_RESAMPLING": "AVERAGE",
+            "OVERVIEW_RESAMPLING": self.resampling,
             "COPY_SRC_MDD": "YES",  # else our tags stay behind
             "COMPRESS": codec,
         }

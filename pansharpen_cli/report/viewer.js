@@ -154,19 +154,49 @@ function choose(crops) {
   }
 }
 
-/* The value under the pointer, in the caption of a quality map. */
+const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+/* The value under the pointer, or of the block that the arrow keys have come to, in the caption of a quality map. */
 function tellValues(figure, data) {
   const { values } = data.products[figure.dataset.product].maps[figure.dataset.index];
+  const [rows, columns] = [values.length, values[0].length];
+  const map = figure.querySelector(".map");
   const picture = figure.querySelector("image");
   const output = figure.querySelector("output");
+  const tell = (row, column) => {
+    const value = values[row]?.[column];
+    output.textContent = (value == null ? "no data" : value.toFixed(3)) + ` in block ${row}, ${column}`;
+  };
   picture.addEventListener("pointermove", (event) => {
     const box = picture.getBoundingClientRect();
-    const row = Math.floor((values.length * (event.clientY - box.top)) / box.height);
-    const column = Math.floor((values[0].length * (event.clientX - box.left)) / box.width);
-    const value = values[row]?.[column];
-    output.textContent = value == null ? "no data" : `${value.toFixed(3)} in block ${row}, ${column}`;
+    tell(
+      Math.floor((rows * (event.clientY - box.top)) / box.height),
+      Math.floor((columns * (event.clientX - box.left)) / box.width),
+    );
   });
   picture.addEventListener("pointerleave", () => (output.textContent = ""));
+  const here = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+  here.setAttribute("class", "here");
+  const at = (name) => picture[name].baseVal.value;
+  here.setAttribute("width", at("width") / columns);
+  here.setAttribute("height", at("height") / rows);
+  map.append(here);
+  map.tabIndex = 0;
+  let [row, column] = [0, 0];
+  const go = ([down, right]) => {
+    row = Math.min(Math.max(row + down, 0), rows - 1);
+    column = Math.min(Math.max(column + right, 0), columns - 1);
+    here.setAttribute("x", at("x") + (column * at("width")) / columns);
+    here.setAttribute("y", at("y") + (row * at("height")) / rows);
+    tell(row, column);
+  };
+  map.addEventListener("focus", () => go([0, 0]));
+  map.addEventListener("blur", () => (output.textContent = ""));
+  map.addEventListener("keydown", (event) => {
+    if (!STEPS[event.key]) return;
+    event.preventDefault();
+    go(STEPS[event.key]);
+  });
 }
 
 root.classList.add("scripted");

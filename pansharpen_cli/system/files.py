@@ -50,6 +50,28 @@ def same_file(one: str | Path, other: str | Path) -> bool:
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
+def real(path: str | Path) -> str:
+    """Where a path leads, whatever its links; itself if no file can have such a name."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return str(path)
+
+
+def is_utf8(path: str | Path) -> bool:
+    """False for a name of other bytes, which the system gives as lone surrogates: GDAL cannot be told of it."""
+    return not re.search(r"[\ud800-\udfff]", str(path))
+
+
+def check_folder(folder: Path) -> None:
+    """Raises OutputError unless files may appear in `folder`, which may have to be made."""
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not os.path.isdir(there):
+        raise OutputError(f"{folder} cannot be a folder, as {there} is a file; give another name")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} cannot hold files, as you may not write to {there}; choose another folder")
+
+
 def named_from(folder: Path, path: str | Path) -> str:
     """What a file is called from `folder`: relative to it, so that both are found again after a move together.
 

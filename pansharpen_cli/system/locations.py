@@ -8,7 +8,7 @@ from http import HTTPStatus
 from pathlib import Path, PurePath
 
 from pansharpen_cli.errors import OutputError, SceneError, UsageError
-from pansharpen_cli.system.files import redacted
+from pansharpen_cli.system.files import is_utf8, redacted
 
 SCHEMES = {
     "http": "/vsicurl/http://",
@@ -66,8 +66,10 @@ def anywhere(path: str | Path) -> str:
 
 def gdal_name(path: str | Path) -> str:
     """The name by which GDAL opens what a user names: a local path as one, https://, s3://, gs:// and az:// through
-    its virtual file systems. Raises SceneError for what is in no list."""
+    its virtual file systems. Raises SceneError for what is in no list, and for a name that is not UTF-8."""
     text = str(path)
+    if not is_utf8(text):
+        raise SceneError(f"{redacted(path)} has a name that is not UTF-8; rename it")
     if not is_remote(text):
         return text if os.path.isabs(text) else os.path.join(os.curdir, text)  # which looks like no scheme
     scheme, _, rest = text.partition("://")
@@ -120,10 +122,12 @@ def told(path: Path) -> str:
 
 
 def check_output(path: Path) -> None:
-    """Raises OutputError if `path`, a file or folder to write, is none of this machine."""
+    """Raises OutputError if `path`, a file or folder to write, is none of this machine, or none that GDAL can write."""
     if re.match(r"[a-z0-9+]{2,}:/|/vsi\w+/", str(path)):
         name = re.sub(r"^(\w+):/(?!/)", r"\1://", str(path))  # as it was before it became a path
         raise OutputError(f"{redacted(name)} is not on this machine, where products are written; write here, then copy")
+    if not is_utf8(path):
+        raise OutputError(f"{path} has a name that is not UTF-8; give another one")
 
 
 def check_geotiff(name: str | Path) -> None:

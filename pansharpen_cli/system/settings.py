@@ -5,10 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+import math
+import operator
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
 
 from pansharpen_cli.errors import UsageError
+
+T = TypeVar("T")
 
 NOT_GEOREFERENCED = "Dataset has no geotransform|The given matrix is equal to Affine.identity"
 """How rasterio's warnings of plain images begin, which are ours to take care of."""
@@ -24,10 +31,39 @@ def one_of(text: str, known: Iterable[str], what: str) -> str:
     return text
 
 
-def at_least(number: int | None, least: int, what: str) -> None:
-    """Raises UsageError for anything but a whole number from `least` on, or None."""
-    if number is not None and (not isinstance(number, int) or number < least):
-        raise UsageError(f"{what} takes a whole number from {least} on, not {number!r}")
+def at_least(number: Any, what: str, least: int) -> int:
+    """A whole number from `least` on, of whatever type, as an int."""
+    with suppress(TypeError):
+        if not isinstance(number, bool) and operator.index(number) >= least:
+            return operator.index(number)
+    raise UsageError(f"{what} takes a whole number from {least} on, not {number!r}")
+
+
+def finite(number: Any, what: str) -> float:
+    """A number of whatever type as a float."""
+    with suppress(TypeError, ValueError):
+        if not isinstance(number, str) and math.isfinite(number):
+            return float(number)
+    raise UsageError(f"{what} takes numbers, not {number!r}")
+
+
+def path(value: Any, what: str) -> str | os.PathLike[str]:
+    """A path, or a name, as it is."""
+    if isinstance(value, str | os.PathLike):
+        return value
+    raise UsageError(f"{what} takes a name, not {value!r}")
+
+
+def name(value: Any, what: str) -> str:
+    """A name, or a path, as a str."""
+    return os.fspath(path(value, what))
+
+
+def several(values: Any, what: str, one: Callable[[Any, str], T]) -> list[T]:
+    """A sequence of values, each as `one` has it."""
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        raise UsageError(f"{what} takes a list, not {values!r}")
+    return [one(value, what) for value in values]
 
 
 def whole_number(text: str, what: str) -> int:
@@ -66,8 +102,8 @@ def numbers(text: str, what: str) -> list[int]:
     result: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            raise UsageError(f"{what} takes band numbers like 1,3-5, not {text!r}")
+        if not re.fullmatch(r"\d{1,5}(-\d{1,5})?", part):
+            raise UsageError(f"{what} takes band numbers like 1,3-5, not {part!r}")
         result += range(int(first), int(last or first) + 1)
         if int(last or first) < int(first):
             raise UsageError(f"{what} takes ranges that go up, not {part!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,62 +11,70 @@ from contextlib import contextmanager
 from threading import Timer, current_thread, main_thread
 from typing import NoReturn
 
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code after SIGTERM."""
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""Exit codes after Ctrl-C and SIGTERM."""
+ENDING = [number for number in signal.Signals if re.fullmatch("SIG(TERM|HUP|XCPU|USR1|USR2)", number.name)]
+"""Signals that end a process which does not say otherwise: a scheduler's, and those of a connection that was lost."""
 
-
-_dropped: list[type[BaseException]] = []
-"""Signals that Python did not act on, because of where they came."""
+_came: list[int] = []
+"""Exit codes of the signals that were acted on."""
 
 
 class Terminated(SystemExit):
-    """SIGTERM has come."""
+    """A signal of ENDING has come; `code` is the exit code."""
 
 
 def listen() -> None:
-    """From here on SIGTERM raises Terminated in this process's main thread, as Ctrl-C does KeyboardInterrupt."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """From here on those of ENDING raise Terminated in this process's main thread, as Ctrl-C does KeyboardInterrupt.
+    What is ignored, as SIGHUP is by `nohup`, stays so."""
+    _came.clear()
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     sys.unraisablehook = _signalled_again
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated(TERMINATED)
+def _terminate(number: int, _: object) -> NoReturn:
+    _came.append(128 + number)
+    raise Terminated(128 + number)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    _came.append(INTERRUPTED)
+    raise KeyboardInterrupt
 
 
 def _signalled_again(lost: sys.UnraisableHookArgs) -> None:
     """Python drops what is raised in some places, where it tidies up or is called back; a signal that came just there
     comes again."""
-    signals = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
-    if lost.exc_type in signals:
-        _dropped.append(lost.exc_type)
-        Timer(0.01, os.kill, (os.getpid(), signals[lost.exc_type])).start()
+    if _came and issubclass(lost.exc_type, KeyboardInterrupt | Terminated):
+        Timer(0.01, os.kill, (os.getpid(), _came[-1] - 128)).start()
     else:
         sys.__unraisablehook__(lost)
 
 
-def behind(error: BaseException) -> type[BaseException] | None:
-    """The signal that an error comes of, KeyboardInterrupt or Terminated, if it does: Python wraps what is raised while
-    a class is made, a library that tidies up after a signal may fail in that, and where Python dropped a signal what
-    waited for the dropped call fails."""
-    earlier = error.__cause__ or error.__context__
-    while earlier is not None:
-        if isinstance(earlier, KeyboardInterrupt | Terminated):
-            return type(earlier)
-        earlier = earlier.__cause__ or earlier.__context__
-    return _dropped[-1] if _dropped else None
+def behind() -> int | None:
+    """The exit code of the signal that an error comes of, if one came: Python wraps what is raised while a class is
+    made, libraries that tidy up after a signal fail in that or tell another error in its place, and what waited for a
+    call in which Python dropped a signal fails."""
+    return _came[-1] if _came else None
 
 
 @contextmanager
-def later(number: signal.Signals) -> Iterator[None]:
-    """A signal that comes here is acted on afterwards."""
+def later() -> Iterator[None]:
+    """Signals that end this process and come here are acted on afterwards."""
     if current_thread() is not main_thread():  # where no signal arrives
         yield
         return
     came: list[int] = []
-    before = signal.signal(number, lambda number, _: came.append(number))
+    numbers = [signal.SIGINT, *ENDING]
+    before = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(number, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
         if came:
-            signal.raise_signal(number)
+            signal.raise_signal(came[0])

@@ -21,7 +21,7 @@ from torch import nn
 
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import TorchBackend, device
-from pansharpen_cli.errors import ModelError, OutputError
+from pansharpen_cli.errors import ModelError
 from pansharpen_cli.evaluation.reduced import load, load_full
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.mtf import MEASURED, Sensor
@@ -105,8 +105,7 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     `on_step` is told how many steps are done, and the error of the held-out blocks as a part of what it was.
     """
     began = time.perf_counter()
-    if (job.output / zoo.SPEC).exists() and not job.overwrite:
-        raise OutputError(f"{job.output} is a model already; give --overwrite or another folder")
+    zoo.check_place(job.output, job.overwrite)
     where = device(job.device)
     if job.threads:
         torch.set_num_threads(job.threads)

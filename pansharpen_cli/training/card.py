@@ -22,7 +22,7 @@ def card(spec: ModelSpec, parameters: int) -> str:
         f"- **Data**: {how['data'] or 'not stated'}",
         f"- **Protocol**: Wald's; sensor MTF `{how['sensor']}`, {_geometry(spec)}",
         f"- **Recipe**: `{how['recipe']}`, {how['steps']:,} steps of {how['batch']} patches "
-        f"({how['patches']:,} overlapping patches of {spec.crop} pixels of the truth), seed {how['seed']}, "
+        f"({_kept(how)}{how['patches']:,} overlapping patches of {spec.crop} pixels of the truth), seed {how['seed']}, "
         f"{how['minutes']:.0f} minutes{_on(how)}",
         *([f"- **Begun with the weights of** `{how['init']}`"] if how.get("init") else []),
         f"- **Training scenes**: {', '.join(how['scenes'])}",
@@ -40,6 +40,11 @@ def card(spec: ModelSpec, parameters: int) -> str:
     if "weaknesses" in how:
         lines += ["## Known weaknesses", "", how["weaknesses"], ""]
     return "\n".join(lines)
+
+
+def _kept(how: Mapping[str, Any]) -> str:
+    """Which weights these are, if not the last."""
+    return f"the weights are those of step {how['step']:,}; " if how.get("step", how["steps"]) != how["steps"] else ""
 
 
 def _on(how: Mapping[str, Any]) -> str:

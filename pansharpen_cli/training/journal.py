@@ -51,7 +51,7 @@ class Journal:
     def write(self, best: Best) -> None:
         """The model folder, with the weights that validated best so far."""
         how = {**self._spec.training, "step": best.step, "minutes": round(self._log.seconds / 60, 1)}
-        how["steps"] = how["steps"] or self._steps
+        how["steps"] = self._steps or how["steps"]  # so far: it may end before its time
         table = {**self._table, self._spec.name: best.scores}
         spec = replace(self._spec, training=how, scores={name: scores.as_dict() for name, scores in table.items()})
         self._network.load_state_dict(best.weights)

@@ -31,6 +31,7 @@ from pansharpen_cli.networks import NETWORKS, build
 from pansharpen_cli.networks.consistency import Consistent
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.per_band import PerBand
+from pansharpen_cli.system.files import in_words
 from pansharpen_cli.training.dataset import Patches
 from pansharpen_cli.training.journal import Journal
 from pansharpen_cli.training.learner import demand_products
@@ -102,7 +103,8 @@ def make_model(
     state = job.output / STATE
     if (job.output / zoo.SPEC).exists() and not state.exists():
         raise OutputError(f"{job.output} already holds a model; give another --output")
-    with workers.joined(device(job.device)) as where:
+    zoo.check_place(job.output, overwrite=True)
+    with in_words(f"{job.output} cannot be written"), workers.joined(device(job.device)) as where:
         _make_repeatable(where)
         with workers.first_alone():
             scenes, validation = _scenes(job, recipe.patch, on_scene)
@@ -162,11 +164,9 @@ def _completed(job: Training) -> tuple[Training, zoo.Model | None]:
     if not job.bands and not issubclass(NETWORKS.get(job.network, Network), PerBand):
         any_bands = ", ".join(name for name, network in NETWORKS.items() if issubclass(network, PerBand))
         raise UsageError(f"--bands any needs a network that treats all bands alike: {any_bands}, not {job.network}")
-    if shared := {path.resolve() for path in job.scenes} & {path.resolve() for path in job.validation}:
-        raise UsageError(f"{shared.pop()} is trained and validated on; keep it for one of the two")
     # what cannot be built, or does not work, is said before scenes are read
     _check_options(job)
-    demand_products(_build(job, max(1, len(job.bands))), job.network)
+    demand_products(_begun(job, max(1, len(job.bands)), init), job.network)
     return job, init
 
 
@@ -244,6 +244,8 @@ def _scenes(job: Training, patch: int, on_scene: Callable[[int, int], None]) -> 
     terms = Terms(ratio=job.ratio, bands=tuple(job.bands) or None, sensor=job.sensor)
     work = job.output / WORK
     given = [listed(paths, terms) for paths in (job.scenes, job.validation)]
+    if shared := set.intersection(*({source.pixels for source in sources} for sources in given)):
+        raise UsageError(f"{shared.pop()[0]} is trained and validated on; keep it for one of the two")
     look([*given[0], *given[1]])
     learnt, held_out = (prepare(sources, patch, work, on_scene) for sources in given)
     return learnt, held_out
@@ -283,10 +285,11 @@ def _report(scenes: Sequence[Prepared], validation: Sequence[Prepared], patch: i
         "%s scenes, %s patches of %d x %d MS pixels, rejected: %s; %s validation scenes",
         f"{len(scenes):,}", f"{patches:,}", patch, patch, rejected, f"{len(validation):,}",
     )  # fmt: skip
-    for name, reason in _misfits(scenes).items():
+    for name, reason in _left_out(scenes).items():
         log.warning("%s is left out: %s", name, reason)
-    for name, reason in _misfits(validation).items():
-        log.warning("%s is validated on, but %s", name, reason)
+    for scene in validation:
+        if scene.misfit:
+            log.warning("%s is validated on, but %s", scene.name, scene.misfit)
 
 
 def _rejected(scenes: Sequence[Prepared]) -> dict[str, int]:
@@ -294,8 +297,8 @@ def _rejected(scenes: Sequence[Prepared]) -> dict[str, int]:
     return dict(sum((scene.rejected for scene in scenes), Counter()))
 
 
-def _misfits(scenes: Sequence[Prepared]) -> dict[str, str]:
-    return {scene.name: scene.misfit for scene in scenes if scene.misfit}
+def _left_out(scenes: Sequence[Prepared]) -> dict[str, str]:
+    return {scene.name: scene.unused for scene in scenes if scene.unused}
 
 
 def _terms(job: Training, scenes: Sequence[Prepared]) -> dict[str, Any]:
@@ -328,7 +331,7 @@ def _spec(
         licence=job.licence,
         training={
             "data": job.data,
-            "scenes": _names(scene for scene in scenes if not scene.misfit),
+            "scenes": _names(scene for scene in scenes if not scene.unused),
             "validation": _names(validation),
             "recipe": job.recipe,
             "steps": job.steps,
@@ -336,7 +339,7 @@ def _spec(
             "crops_per_scene": job.crops_per_scene,
             "patches": patches,
             "rejected": _rejected(scenes),
-            "left_out": _misfits(scenes),
+            "left_out": _left_out(scenes),
             "sensor": job.sensor,
             "init": job.init,
             "seed": job.seed,

@@ -71,6 +71,12 @@ class Prepared:
     misfit: str
     open: Callable[[], ReducedScene]
 
+    @property
+    def unused(self) -> str:
+        """Why none of its pixels is learned from, or ""."""
+        too_small = not self.rejected and not len(self.corners)
+        return self.misfit or ("it is smaller than a patch" if too_small else "")
+
 
 def examine(scene: ReducedScene, sensor: Sensor, patch: int) -> Prepared:
     """Look for useful patches of `patch` pixels a side of the truth, a multiple of the ratio, in a scene that is held.
