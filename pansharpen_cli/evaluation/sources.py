@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -147,7 +148,7 @@ def gather(inputs: Sequence[str], manifest: Path | None, reference: str | None, 
         raise SceneError(f"{missing} does not exist; give a PAN and its MS, a benchmark file or a folder with either")
     paths = [Path(text) for text in inputs]
     if all(path.is_dir() or is_benchmark(path) for path in paths):
-        return [source for path in paths for source in _within(path, reference, terms, _name(path, paths))]
+        return [source for path, name in _named(paths) for source in _within(path, reference, terms, name)]
     if len(inputs) == 1 and reference is None:
         raise UsageError(f"{inputs[0]} needs its MS after it, or a --reference to make one of")
     return [Files(inputs[0], inputs[0], inputs[1:], reference, terms)]
@@ -155,12 +156,13 @@ def gather(inputs: Sequence[str], manifest: Path | None, reference: str | None, 
 
 def listed(paths: Sequence[Path], terms: Terms) -> list[Source]:
     """The scenes to learn from: those of folders, benchmark files and manifests. Raises SceneError and UsageError."""
-    return [source for path in paths for source in _scenes_of(path, terms, _name(path, paths))]
+    return [source for path, name in _named(paths) for source in _scenes_of(path, terms, name)]
 
 
-def _name(path: Path, paths: Sequence[Path]) -> str:
-    """What the scene of a folder is called: by its last name, if no other of the `paths` has that."""
-    return path.name if [other.name for other in paths].count(path.name) == 1 else str(path)
+def _named(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Folders with what their scenes are called: by the last name, if no other folder has that."""
+    times = Counter(path.name for path in paths)
+    return [(path, path.name if times[path.name] == 1 else str(path)) for path in paths]
 
 
 def _scenes_of(path: Path, terms: Terms, name: str) -> Sequence[Source]:
