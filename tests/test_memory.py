@@ -15,7 +15,7 @@ from worlds import World
 from pansharpen_cli import sharpen
 from pansharpen_cli.errors import DeviceError, UsageError
 from pansharpen_cli.imaging.tiling import Reach, halves
-from pansharpen_cli.networks.network import Network
+from pansharpen_cli.networks.network import Network, pixel_mean
 from pansharpen_cli.system import memory as memory_
 
 WORLD = World(ratio=2, bands=3, pan_size=(320, 288), ms_size=(160, 144))
@@ -168,3 +168,12 @@ def test_sizes_in_words(text, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(UsageError, match="--max-memory takes a size"):
         memory_.parse(text, "--max-memory")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells")
+def test_a_mean_over_a_scene_takes_no_copy_of_it_in_double_precision():
+    pixels = torch.rand(1, 64, 2**19, generator=torch.Generator().manual_seed(1))
+    before = memory_.resident()
+    taken = memory_.highest(lambda: pixel_mean(pixels)) - before
+    assert taken < pixels.nbytes
+    assert torch.equal(pixel_mean(pixels), pixels.double().mean(2).float())

@@ -142,7 +142,9 @@ def test_exchange(added, threshold):
     exact = [ms + mask * (pan - ms), pan - mask * (pan - ms)]
     if added:
         exact = [a + b for a, b in zip(exact, others, strict=True)]
-    found = loops.exchange((ms, pan), relation, threshold, premix.STEEPNESS, tuple(others) if added else None)
+    found = loops.exchange(
+        (ms, pan), relation, torch.tensor([threshold]), premix.STEEPNESS, tuple(others) if added else None
+    )
     for a, b in zip(found, exact, strict=True):
         assert (a - b).abs().max() < 3e-6
 

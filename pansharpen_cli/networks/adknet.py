@@ -23,7 +23,9 @@ from pansharpen_cli.networks.layers import (
     filter_adaptively,
     load_exactly,
     neighbours,
+    on_gpu,
     steady_conv2d,
+    ungrouped,
 )
 from pansharpen_cli.networks.network import Network, Pooling, pixel_mean
 
@@ -67,13 +69,19 @@ class ADKNet(Network):
         self.reconstruct = SteadyConv2d(channels, bands, 3, padding=1)
 
     def fuse(self, pan: Tensor, ms: Tensor, pooling: Pooling) -> Tensor:
-        guide = self.activation(self.embed_pan(pan))
-        features = self.activation(self.embed_ms(self.activation(self.expand(ms))))
+        guide = self._embed(self.embed_pan, pan)
+        features = self._embed(self.embed_ms, self.activation(self.expand(ms)))
         layers = cast(Sequence[AdaptiveLayer], self.layers)
         for layer, spatial in zip(layers, spatial_kernels(layers, guide), strict=True):
             features = layer(features, spatial, pooling)
         hrms: Tensor = self.reconstruct(features) + self.skip(ms)
         return hrms
+
+    def _embed(self, layer: SteadyConv2d, image: Tensor) -> Tensor:
+        if kernels := on_gpu(image):
+            slope = self.activation.weight
+            return kernels.convolve(image, layer.weight, layer.bias, layer.padding[0], slope=slope)  # type: ignore[no-any-return]
+        return self.activation(layer(image))  # type: ignore[no-any-return]
 
     @classmethod
     def from_official(cls, state: Mapping[str, Tensor]) -> Self:
@@ -143,9 +151,17 @@ class AdaptiveLayer(nn.Module):
 
 
 def spatial_kernels(layers: Sequence[AdaptiveLayer], guide: Tensor) -> Iterator[Tensor]:
-    """Of each layer at every pixel, (N, taps, H, W), not normalised. What all begin with is one pass over the guide."""
+    """Of each layer at every pixel, (N, taps, H, W), not normalised. What all begin with is one pass over the guide;
+    on a GPU what follows is one for all, too."""
     weights, biases = zip(*(layer.first_weights() for layer in layers), strict=True)
     first = steady_conv2d(guide, torch.cat(weights), torch.cat(biases), padding=1)
+    if kernels := on_gpu(first):
+        for number in (2, 4):
+            each = [cast(SteadyConv2d, layer.spatial[number]) for layer in layers]
+            weight = ungrouped(torch.cat([convolution.weight for convolution in each]), len(layers))
+            bias = torch.cat([cast(Tensor, convolution.bias) for convolution in each])
+            first = kernels.convolve(first, weight, bias, padding=1, slope=each[0].slope)
+        return iter(torch.split(first, TAPS, dim=1))
     return (layer.spatial[2:](part) for layer, part in zip(layers, torch.split(first, TAPS, dim=1), strict=True))
 
 

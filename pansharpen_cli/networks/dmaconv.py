@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pansharpen_cli.networks.layers import SteadyConv2d, neighbours, steady_conv2d
+from pansharpen_cli.networks.layers import SteadyConv2d, neighbours, on_gpu, steady_conv2d
 from pansharpen_cli.networks.network import Pooling, pixel_mean
 
 ALPHA = 2.0
@@ -159,16 +159,30 @@ class DMAConv(nn.Module):
         )
 
     def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
-        # A comparison decides a pixel's kernel. Many masks are all but constant, 1/2: what they are less 1/2, which is
-        # sigmoid(x) - 1/2 = tanh(x / 2) / 2, has more digits, and half precision would have too few.
-        half = torch.tanh(self.mask(x) / 2) / 2
-        activity = half.mean(1, keepdim=True, dtype=torch.promote_types(half.dtype, torch.float32))
+        kernels = on_gpu(x)
+        if kernels:
+            masked, activity = kernels.weigh(x, self.mask(x))
+        else:
+            # A comparison decides a pixel's kernel. Many masks are all but constant, 1/2: what they are less 1/2, which
+            # is sigmoid(x) - 1/2 = tanh(x / 2) / 2, has more digits, and half precision would have too few.
+            half = torch.tanh(self.mask(x) / 2) / 2
+            activity = half.mean(1, keepdim=True, dtype=torch.promote_types(half.dtype, torch.float32))
+            masked = x * (half + 0.5)
         focus = self._focus(activity, pooling)
-        masked = x * (half + 0.5)
         mean = pooling(f"{self.name}.mean", _masked_mean, masked, (1 - focus).to(masked.dtype))
-        padded = F.pad(masked, (1, 1, 1, 1))
-        out = self._compact(padded, mean.to(masked.dtype))
-        self._overwrite(out, padded, focus, activity)
+        compact, bias = self._compact(mean.to(masked.dtype))
+        if kernels:
+            images = masked.split(len(masked) // len(compact))
+            outs = [kernels.convolve(image, kernel, bias, 1) for image, kernel in zip(images, compact, strict=True)]
+            out = outs[0] if len(outs) == 1 else torch.cat(outs).contiguous(memory_format=torch.channels_last)
+            kernels.overwrite(
+                out, masked, focus, self._gates(), *self.focused_kernel(),
+                counts_windows=self.variant.counts_windows, gates_bias=self.variant.gates_bias,
+            )  # fmt: skip
+        else:
+            padded = F.pad(masked, (1, 1, 1, 1))
+            out = _convolve(padded, compact, bias)
+            self._overwrite(out, padded, focus, activity)
         *first, last = self.bias_map
         for layer in first:
             x = layer(x)
@@ -183,13 +197,19 @@ class DMAConv(nn.Module):
         deviation = pooling(f"{self.name}.deviation", _deviation, activity.detach())[:, :, None, None]
         return ((activity - threshold) / (self.transition * deviation + TINY)).clamp(0, 1)
 
-    def _compact(self, padded: Tensor, mean: Tensor) -> Tensor:
-        """All pixels of the padded X' (N, Ci, H + 2, W + 2) by the kernel that `mean` modulates (eq. 10, W0')."""
+    def _compact(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The kernels of the compact pixels, (N or 1, Co, Ci, 3, 3), which `mean` modulates, and bias (eq. 10, W0')."""
         gate_in, gate_out, gate_taps = self.compact_gates(mean)
         weight, bias = self.compact_kernel()
         gates = gate_out[:, :, None, None] * gate_in[:, None, :, None] * gate_taps[:, None, None, :]
         kernels = (self.variant.weight_gain * weight * gates).view(*gates.shape[:3], 3, 3)
-        return _convolve(padded, kernels, self.variant.bias_gain * bias)
+        return kernels, self.variant.bias_gain * bias
+
+    def _gates(self) -> list[nn.Linear]:
+        """The layers of the focused pixels' gates."""
+        first, _, second, _, last = self.focused_gates
+        gates = (first, second, last.channels_in, last.channels_out, last.taps)
+        return [cast(nn.Linear, gate) for gate in gates]
 
     def _overwrite(self, out: Tensor, padded: Tensor, focus: Tensor, activity: Tensor) -> None:
         """The focused pixels of `out`, by kernels that each pixel modulates itself (eq. 10, W1')."""

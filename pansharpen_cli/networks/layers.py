@@ -19,6 +19,9 @@ from pansharpen_cli.imaging.interpolation import Polyphase, area_phase, polyphas
 
 log = logging.getLogger(__name__)
 
+TOLERANCE = 1e-5
+"""How far the kernels of a GPU may be off where results are of about 1."""
+
 
 class Upsample(nn.Module):
     """EXP inside a network: MS (N, B, h, w) -> PAN grid (N, B, ratio h, ratio w), with fixed taps, no weights.
@@ -61,7 +64,7 @@ class Upsample(nn.Module):
 
 def steady_conv2d(image: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
     """A convolution that rounds alike for small and large images."""
-    if kernels := _on_gpu(image):
+    if kernels := on_gpu(image):
         return kernels.convolve(image, weight, bias, padding)  # type: ignore[no-any-return]
     return _steadily(lambda image: F.conv2d(image, weight, bias, padding=padding), image)
 
@@ -82,7 +85,7 @@ class SteadyConv2d(nn.Conv2d):
 
     def forward(self, image: Tensor, added: Tensor | None = None) -> Tensor:
         """`added`, if given, is added to the result."""
-        if kernels := _on_gpu(image):
+        if kernels := on_gpu(image):
             return kernels.convolve(  # type: ignore[no-any-return]
                 image,
                 self.ungrouped(),
@@ -109,13 +112,18 @@ class SteadyConv2d(nn.Conv2d):
 
     def ungrouped(self) -> Tensor:
         """The weight of an ordinary convolution that does the same."""
-        if self.groups == 1:
-            return self.weight
-        outputs, inputs = self.out_channels // self.groups, self.in_channels // self.groups
-        weight = self.weight.new_zeros(self.groups, outputs, self.groups, inputs, *self.kernel_size)
-        group = torch.arange(self.groups, device=weight.device)
-        weight[group, :, group] = self.weight.view(self.groups, outputs, inputs, *self.kernel_size)
-        return weight.view(self.out_channels, self.in_channels, *self.kernel_size)
+        return ungrouped(self.weight, self.groups)
+
+
+def ungrouped(weight: Tensor, groups: int) -> Tensor:
+    """(Co, Ci / groups, size, size) of a convolution in groups to (Co, Ci, size, size) of one that does the same."""
+    if groups == 1:
+        return weight
+    outputs, inputs, *size = weight.shape
+    whole = weight.new_zeros(groups, outputs // groups, groups, inputs, *size)
+    group = torch.arange(groups, device=weight.device)
+    whole[group, :, group] = weight.view(groups, outputs // groups, inputs, *size)
+    return whole.view(outputs, groups * inputs, *size)
 
 
 def grid_of(network: nn.Module) -> tuple[int, int]:
@@ -136,7 +144,7 @@ class SteadyConvTranspose2d(nn.ConvTranspose2d):
     """The same for a transposed convolution, whose result is `stride` times as large."""
 
     def forward(self, image: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if kernels := _on_gpu(image):
+        if kernels := on_gpu(image):
             return kernels.convolve(image, *self.by_phases(), ratio=self.stride[0])  # type: ignore[no-any-return]
         return _steadily(super().forward, image)
 
@@ -172,7 +180,7 @@ class Doubling(nn.ConvTranspose2d):
         kernel = phases.view(4 * channels, self.in_channels, 2, 2)
         bias = None if self.bias is None else self.bias.repeat_interleave(4)
         padded = F.pad(image, (0, 1, 0, 1))
-        if kernels := _on_gpu(image):
+        if kernels := on_gpu(image):
             return kernels.convolve(padded, kernel, bias, padding=0, ratio=2)  # type: ignore[no-any-return]
         return F.pixel_shuffle(steady_conv2d(padded, kernel, bias, padding=0), 2)
 
@@ -223,7 +231,8 @@ def compiled_for(image: Tensor) -> ModuleType | None:
     return import_module("pansharpen_cli.networks.loops") if image.device.type == "cpu" else None
 
 
-def _on_gpu(image: Tensor) -> ModuleType | None:
+def on_gpu(image: Tensor) -> ModuleType | None:
+    """`kernels`, on the terms of `compiled_for`."""
     return compiled_for(image) if image.is_cuda else None
 
 
@@ -242,18 +251,28 @@ def _kernels(gpu: torch.device) -> ModuleType | None:
 
 
 def gpu_kernels(gpu: torch.device) -> ModuleType:
-    """The module `kernels`, after one of them has run on `gpu`. Raises DeviceError with the reason if none can."""
+    """The module `kernels`, after its convolutions have been right on `gpu`. Raises DeviceError with the reason if they
+    cannot be had, or are wrong there."""
     capability = torch.cuda.get_device_capability(gpu)
     if torch.version.hip or capability < (8, 0):
         raise DeviceError(f"our kernels for a GPU need the tensor cores of Ampere or newer, not {capability}")
+    generator = torch.Generator().manual_seed(0)
+    error = 0.0
     try:
         kernels = import_module("pansharpen_cli.networks.kernels")
-        kernels.convolve(torch.zeros(1, 1, 1, 1, device=gpu), torch.zeros(1, 1, 1, 1, device=gpu), None, 0)
+        for inputs in (1, 32):
+            image = torch.rand(1, inputs, 8, 100, generator=generator)
+            weight = torch.randn(32, inputs, 3, 3, generator=generator) / 3 / inputs**0.5
+            exact = F.conv2d(image.double(), weight.double(), padding=1)
+            found = kernels.convolve(image.to(gpu), weight.to(gpu), None, 1).cpu()
+            error = max(error, float((found - exact).abs().max()))
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever Triton and a compiler may say
-        reason = str(error).strip().partition("\n")[0]
-        raise DeviceError(f"our kernels for a GPU cannot be compiled here ({reason})") from error
+    except Exception as failure:  # whatever Triton and a compiler may say
+        reason = str(failure).strip().partition("\n")[0]
+        raise DeviceError(f"our kernels for a GPU cannot be compiled here ({reason})") from failure
+    if not error < TOLERANCE:
+        raise DeviceError(f"our kernels for a GPU compute wrongly here, by {error:.1g}")
     return kernels
 
 

@@ -56,7 +56,7 @@ def filter_pixels(padded: Tensor, kernels: Tensor, size: int) -> Tensor:
 
 
 def exchange(
-    pair: tuple[Tensor, Tensor], relation: Tensor, threshold: float, steepness: float,
+    pair: tuple[Tensor, Tensor], relation: Tensor, threshold: Tensor, steepness: float,
     added: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """MS and PAN features (N, C, H, W), changed places as far as a mask says, and `added` to them.
@@ -68,7 +68,7 @@ def exchange(
         image.contiguous(memory_format=torch.channels_last) for image in (*pair, relation, *(added or pair))
     )
     numbers = (image.permute(0, 2, 3, 1).view(-1).numpy() for image in (ms, pan, relation, *others))
-    _exchange(*numbers, np.float32(threshold), np.float32(steepness), added is not None)
+    _exchange(*numbers, np.float32(threshold.item()), np.float32(steepness), added is not None)
     return ms, pan
 
 

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 SceneStatistics = dict[str, Tensor]
 """Frozen global values of one scene: name of the layer's value -> (1, K), or a row a band in a network per band."""
 
+CHANNELS = 8
+"""Of which means over pixels are taken at once."""
+
 Reduction = Callable[..., Tensor]
 """Maps pixels (N, C, P), one or several such tensors, to (N, K): one row of values an image."""
 
@@ -25,9 +28,12 @@ Reduction = Callable[..., Tensor]
 def pixel_mean(pixels: Tensor) -> Tensor:
     """The mean over the pixels, (N, C, P) to (N, C), in single precision at least.
 
-    Added up in double precision: of a scene's million pixels onnxruntime's own sum has five digits right.
+    Added up in double precision: of a scene's million pixels onnxruntime's own sum has five digits right. Few channels
+    at once, but in a graph: torch makes a copy of all that it adds up so.
     """
-    return pixels.double().mean(2).to(torch.promote_types(pixels.dtype, torch.float32))
+    parts = [pixels] if torch.compiler.is_compiling() else torch.split(pixels, CHANNELS, 1)
+    means = torch.cat([part.double().mean(2) for part in parts], 1)
+    return means.to(torch.promote_types(pixels.dtype, torch.float32))
 
 
 class Pooling(ABC):

@@ -288,9 +288,9 @@ class Mixing(nn.Module):
     def forward(self, ms: Tensor, pan: Tensor, added: Pair | None = None) -> Pair:
         """`added`, if given, is added to the result."""
         relation = self.relation(ms + pan)
-        loops = on_cpu(ms, "loops")
+        loops = compiled_for(ms)
         if loops is not None and self.activation == "tanh+relu" and isinstance(self.beta, Tensor):
-            return loops.exchange((ms, pan), relation, self.beta.item(), STEEPNESS, added)  # type: ignore[no-any-return]
+            return loops.exchange((ms, pan), relation, self.beta, STEEPNESS, added)  # type: ignore[no-any-return]
         exchanged = self._mask(relation) * (pan - ms)
         return _with((ms + exchanged, pan - exchanged), added)
 
