@@ -33,8 +33,8 @@ def sharpen(pan: str | Path, ms: str | Path | Sequence[str | Path], output: str 
     from pansharpen_cli.job import Job
     from pansharpen_cli.pipeline import sharpen as run
 
-    files = [ms] if isinstance(ms, str | Path) else list(ms)
-    return run(Job(pan=pan, ms=files, output=Path(output), **options))
+    files = [ms] if isinstance(ms, str | Path) else ms
+    return run(Job(pan=pan, ms=files, output=output, **options))  # type: ignore[arg-type]  # it makes a Path of it
 
 
 def models() -> list[Model]:

@@ -7,11 +7,12 @@ who sharpened them. Dask gives the work of a worker that died to another one.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from threading import Lock
@@ -24,7 +25,7 @@ import numpy.typing as npt
 
 from pansharpen_cli import __version__
 from pansharpen_cli.backends.sharpener import Sharpener
-from pansharpen_cli.errors import DeviceError
+from pansharpen_cli.errors import AbsentError, DeviceError
 from pansharpen_cli.imaging.tiling import Pixels, Tile
 from pansharpen_cli.inputs.canvas import SceneCanvas
 
@@ -45,6 +46,9 @@ LOOK = 0.05
 """Seconds between two looks at what is done."""
 COUNT = 1
 """... and at how many workers there are."""
+
+UNSPLIT = "what onnxruntime computes is not split: leave out --scheduler, or have torch compute a model with weights"
+"""Of tiles by ONNX, for whom asks for it."""
 
 TOGETHER = 4
 """Tiles that are sent to a worker as one task."""
@@ -80,7 +84,7 @@ class Cluster:
             import distributed  # noqa: F401
         except ImportError:
             raise DeviceError("--scheduler needs Dask; install it with pip install 'pansharpen-cli[dask]'") from None
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told here
+        _silence()
         try:
             self._client = self._connected()
         except (OSError, ValueError) as error:
@@ -184,17 +188,29 @@ class Tiles:
         try:
             bench = pickle.dumps((sharpener, canvas))
         except (TypeError, pickle.PicklingError) as error:
-            raise DeviceError("--scheduler cannot send this backend to workers; give --backend torch") from error
+            raise DeviceError(f"--scheduler cannot send this backend to workers; {UNSPLIT}") from error
         queue = deque(tuple(tiles[start : start + TOGETHER]) for start in range(0, len(tiles), TOGETHER))
         losses = Counter[tuple[Tile, ...]]()
-        for group, found in self.cluster.each(queue, partial(_sharpened, bench), ahead=2):
-            if not isinstance(found, Lost):
-                yield from found
-                continue
-            losses[group] += 1
-            if losses[group] == ATTEMPTS:
-                raise DeviceError(f"--scheduler {self.cluster.address} lost tiles {ATTEMPTS} times: {found}")
-            queue.append(group)
+        with _seeing_more():
+            for group, found in self.cluster.each(queue, partial(_sharpened, bench), ahead=2):
+                if not isinstance(found, Lost):
+                    yield from found
+                    continue
+                losses[group] += 1
+                if losses[group] == ATTEMPTS:
+                    raise DeviceError(f"--scheduler {self.cluster.address} lost tiles {ATTEMPTS} times: {found}")
+                queue.append(group)
+
+
+@contextmanager
+def _seeing_more() -> Iterator[None]:
+    """A file that a worker does not find may be to be seen here."""
+    try:
+        yield
+    except AbsentError as error:
+        if os.path.exists(error.path):
+            raise error.elsewhere from error
+        raise
 
 
 _one_at_a_time = Lock()
@@ -218,6 +234,12 @@ def _opened(bench: bytes) -> tuple[Sharpener, SceneCanvas]:
     """With the scene's files open until the next scene comes."""
     found: tuple[Sharpener, SceneCanvas] = pickle.loads(bench)
     return found
+
+
+def _silence() -> None:
+    """What matters of Dask is told here. Some of its loggers have levels of their own."""
+    for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _version() -> str:

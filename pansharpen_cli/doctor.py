@@ -14,7 +14,7 @@ from typing import Literal
 
 from pansharpen_cli import __version__, zoo
 from pansharpen_cli.backends import onnx_runtime
-from pansharpen_cli.errors import DeviceError, PansharpenError
+from pansharpen_cli.errors import DeviceError, ModelError, PansharpenError
 from pansharpen_cli.system.concurrency import cores
 from pansharpen_cli.system.files import digest
 
@@ -142,7 +142,7 @@ def _kernels() -> Finding:
         gpu_kernels(torch.device("cuda"))
     except (DeviceError, RuntimeError) as error:
         return Finding("devices", "our kernels", "absent", str(error).splitlines()[0])
-    return Finding("devices", "our kernels", "ok", "a convolution ran")
+    return Finding("devices", "our kernels", "ok", "convolutions are right")
 
 
 def _conflicts() -> Iterator[Finding]:
@@ -231,6 +231,12 @@ def _models() -> Iterator[Finding]:
         yield Finding("models", "zoo", "wrong", f"none in {', '.join(map(str, zoo.folders()))}")
     for model in found:
         given = digest(model.folder / zoo.WEIGHTS)
-        same = given == model.spec.weights_sha256
-        told = f"weights {given[:12]}" if same else "its weights are not those that its spec.json describes"
-        yield Finding("models", model.name, "ok" if same else "wrong", told + (", exported" if model.exported else ""))
+        if given != model.spec.weights_sha256:
+            yield Finding("models", model.name, "wrong", "its weights are not those that its spec.json describes")
+            continue
+        try:
+            exported = ", exported" if model.onnx() else ""
+        except ModelError as error:
+            yield Finding("models", model.name, "wrong", str(error))
+            continue
+        yield Finding("models", model.name, "ok", f"weights {given[:12]}{exported}")

@@ -1,8 +1,10 @@
 """What can go wrong, by the exit code a caller sees. Every message is one sentence that names the file or option
 and says what to do."""
 
+import platform
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Self
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -39,6 +41,23 @@ class NothingSharedError(SceneError):
     def __init__(self, what: str, who: str = "PAN and MS") -> None:
         super().__init__(f"{who} share {what}; check their extents and nodata values")
         self.what = what
+
+
+class AbsentError(SceneError):
+    """There is no file of this name on this host. Who gave the work to it may see one, and then raises `elsewhere`."""
+
+    def __init__(self, path: str, host: str = "") -> None:
+        super().__init__(f"{path} does not exist")
+        self.path, self.host = path, host or platform.node()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        """For another process."""
+        return type(self), (self.path, self.host)
+
+    @property
+    def elsewhere(self) -> SceneError:
+        """What is wrong where the file can be seen."""
+        return SceneError(f"{self.path} is here, but a worker on {self.host} cannot see it; share its folder with that")
 
 
 class ModelError(PansharpenError):

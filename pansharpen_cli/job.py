@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pansharpen_cli import __version__
+from pansharpen_cli.backends.onnx_file import FLOAT32
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.imaging.interpolation import KERNELS
 from pansharpen_cli.imaging.mtf import MEASURED, find_sensor
@@ -32,7 +33,7 @@ class Job:
     finished, for which inputs that are fetched are read once more.
 
     `part`: only that of the scene is put out; `statistics`: what its shift and global values come from. `max_memory`:
-    bytes of the whole process.
+    bytes of the whole process. `given`: the names of PAN and MS as the user gave them, if these are others.
     """
 
     pan: str | Path
@@ -58,6 +59,7 @@ class Job:
     max_memory: int | None = None
     part: Part | None = None
     statistics: Statistics = "part"
+    given: Sequence[str | Path] | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value that no field of this name can have; numbers of any type become Python's."""
@@ -71,6 +73,10 @@ class Job:
 
 def _words(*known: str) -> Callable[[Any, str], str]:
     return lambda value, name: settings.one_of(settings.name(value, name), known, name)
+
+
+def _output(value: Any, name: str) -> Path:
+    return Path(settings.name(value, name))
 
 
 def _part(value: Any, name: str) -> Part:
@@ -91,12 +97,15 @@ def _creation_options(value: Any, name: str) -> Mapping[str, str]:
 
 LEAST_TILE = 32
 """PAN pixels a side of a tile; of smaller ones nearly all is halo."""
-OPTIONAL = {"bands", "band_names", "dtype", "tile", "max_memory", "part"}
+OPTIONAL = {"bands", "band_names", "dtype", "tile", "max_memory", "part", "given"}
 """Fields of a job that may be None."""
 FIELDS: Mapping[str, Callable[[Any, str], object]] = {
     "pan": settings.path,
     "ms": partial(settings.several, one=settings.path),
+    "output": _output,
     "model": settings.name,
+    "device": settings.name,
+    "backend": _words("auto", "torch", "onnx"),
     "coregister": given,
     "bands": partial(settings.several, one=partial(settings.at_least, least=0)),
     "band_names": partial(settings.several, one=settings.name),
@@ -105,18 +114,22 @@ FIELDS: Mapping[str, Callable[[Any, str], object]] = {
     "dtype": _words(*settings.DTYPES),
     "format": _words("gtiff", "cog"),
     "creation_options": _creation_options,
+    "overwrite": settings.flag,
+    "resume": settings.flag,
+    "remembered": settings.flag,
     "tile": partial(settings.at_least, least=LEAST_TILE),
     "threads": partial(settings.at_least, least=0),
     "max_memory": partial(settings.at_least, least=1),
     "part": _part,
     "statistics": _words("part", "scene"),
+    "given": partial(settings.several, one=settings.path),
 }
 """What values of a field become, or by what they are refused."""
 
 INPUTS = {"pan", "ms", "model"}
 """Fields of a job that count by what they name."""
 NO_PIXELS = {"output", "device", "backend", "format", "creation_options", "overwrite", "resume"}
-NO_PIXELS |= {"remembered", "tile", "threads", "max_memory"}
+NO_PIXELS |= {"remembered", "tile", "threads", "max_memory", "given"}
 """Fields that do not change the pixels of its product."""
 
 
@@ -126,6 +139,13 @@ def input_digests(job: Job) -> list[str]:
         return [digest(*files_of(path)) for path in (job.pan, *job.ms)]
     except OSError as error:
         raise SceneError(f"{redacted(error.filename or job.pan)} cannot be read: {error.strerror}") from error
+
+
+def _graph(job: Job, method: Method) -> str:
+    """SHA-256 of the ONNX file that computes, where it is more than the model's weights in another form: a lone one may
+    be anything, and half precision shows in the pixels. Else ""."""
+    file, lone = method.onnx(job.backend), method.model and method.model.lone
+    return file.sha256 if file and (lone or file.precision != FLOAT32) else ""
 
 
 def job_digest(job: Job, method: Method, scene: Scene, digests: Sequence[str]) -> str:
@@ -143,4 +163,6 @@ def job_digest(job: Job, method: Method, scene: Scene, digests: Sequence[str]) -
     model = method.model.spec.to_json() if method.model else method.name
     told = [raster.told for raster in rasters]  # in part by files beside them
     parts = [__version__, contents, told, scene.band_names, model, parameters]
+    if graph := _graph(job, method):
+        parts.append(graph)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -73,6 +73,14 @@ class Method:
         """The units it works in; None is DN."""
         return self.model.spec.radiometry if self.model else None
 
+    def _by_onnx(self, name: BackendName) -> bool:
+        """Whether the backend called so computes it in onnxruntime."""
+        return self.model is not None and (name == "onnx" or (name == "auto" and self.model.lone is not None))
+
+    def onnx(self, name: BackendName) -> OnnxFile | None:
+        """The file that the backend called so computes from; None: none, or one that is made for the run."""
+        return self.model.onnx() if self.model and self._by_onnx(name) else None
+
     def backend(
         self, scene: Subject, sensor: Sensor, device: str, threads: int = 0, name: BackendName = "auto"
     ) -> tuple[Backend, Means]:
@@ -90,7 +98,7 @@ class Method:
             classical.at_once = min(threads or cores(), MOST_AT_ONCE)
             return classical, Means("classical", "cpu")
         gains = [sensor.gain(bands[index]) for index in self.order]
-        if name == "onnx" or (name == "auto" and self.model.lone):
+        if self._by_onnx(name):
             return _in_onnxruntime(self.model, device, threads, gains)
         return _in_torch(self.model, device, threads, gains)
 
@@ -109,7 +117,7 @@ def _in_onnxruntime(model: zoo.Model, device: str, threads: int, gains: Sequence
     from pansharpen_cli.backends import onnx_backend, onnx_runtime
 
     where = onnx_runtime.place(device, threads)
-    file = OnnxFile.read(model.exported) if model.exported else _exported_now(model, len(gains))
+    file = model.onnx() or _exported_now(model, len(gains))
     backend = onnx_backend.OnnxBackend(file, where, gains)
     return backend, Means("onnx", str(where), file.precision, file.sha256)
 
@@ -133,9 +141,8 @@ def choose(name: str, scene: Subject) -> Method:
     """
     if name in METHODS:
         return _classical(name, "as asked", scene)
-    fitting = [model for model in zoo.models() if _misfit(model, scene) is None]
     if name == "auto":
-        best = best_of([model for model in fitting if _known_to_fit(model, scene)])
+        best = best_of([model for model in _fitting(scene) if _known_to_fit(model, scene)])
         if best is None:
             bands = ", ".join(scene.band_names)
             return _classical(FALLBACK, f"no model fits {bands} at ratio {scene.exact_ratio:.3g}", scene)
@@ -143,9 +150,13 @@ def choose(name: str, scene: Subject) -> Method:
     model = zoo.find(name, besides=METHODS)
     misfit = _misfit(model, scene)
     if misfit is not None:
-        others = ", ".join([other.name for other in fitting] + list(METHODS))
+        others = ", ".join([other.name for other in _fitting(scene)] + list(METHODS))
         raise ModelError(f"{model.name} does not fit this scene: {misfit}; these would: {others}")
     return _model(model, "as asked", scene)
+
+
+def _fitting(scene: Subject) -> list[zoo.Model]:
+    return [model for model in zoo.models() if _misfit(model, scene) is None]
 
 
 def _classical(name: str, reason: str, scene: Subject) -> Method:

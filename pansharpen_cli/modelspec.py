@@ -17,6 +17,8 @@ FORMAT_VERSION = 1
 LARGEST_OPTION = 1024
 """Of the numbers that describe a network: channels, layers."""
 
+SCORES = "scores give every method an ergas and numbers alone, none below 0, and EXP's above"
+
 WAVELENGTHS = {
     **{"coastal": 0.43, "blue": 0.48, "green": 0.56, "yellow": 0.605, "red": 0.66, "rededge": 0.725},
     **{"nir": 0.83, "nir2": 0.95, "swir1": 1.65, "swir2": 2.2},
@@ -37,6 +39,11 @@ def canonical_band(name: str) -> str:
     """A band's name as models know it: "Red Edge" -> "rededge", "NIR1" -> "nir"."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     return _ALIASES.get(plain, plain)
+
+
+def comparable(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+    """Scores as a model may have them: without EXP's where it makes no error, beside which any is infinite."""
+    return {name: values for name, values in scores.items() if name != "exp" or values["ergas"] > 0}
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,13 @@ class ModelSpec:
         """What its network needs around a pixel."""
         return Reach(self.halo, self.alignment, self.multiple_of)
 
+    def same_network(self, other: ModelSpec) -> bool:
+        """Whether both describe one network with one file of weights, whatever else they say."""
+        ours, theirs = (
+            json.dumps([spec.network, spec.options, spec.weights_sha256], sort_keys=True) for spec in (self, other)
+        )
+        return ours == theirs
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
@@ -112,7 +126,7 @@ class ModelSpec:
             raw["radiometry"] = Radiometry(**raw["radiometry"])
             spec = cls(**raw)
             spec._check(source)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise ModelError(f"{source} is not a valid model description: {error}") from error
         return spec
 
@@ -131,8 +145,8 @@ class ModelSpec:
                 all(_is_whole(n, 1, 4096) for n in (self.multiple_of, self.alignment)),
                 "multiples are 1 ... 4096 PAN pixels",
             ),
-            (_are_scores(self.scores), "scores give every method an ergas and numbers alone"),
-            (_are_tables(self.training), "scores elsewhere are tables like its own"),
+            (_are_scores(self.scores), SCORES),
+            (_are_tables(self.training), f"of those elsewhere, too, {SCORES}"),
         ):
             if not sound:
                 raise ModelError(f"{source} makes no sense: {demand}")
@@ -194,7 +208,9 @@ def _leaves(value: object) -> Iterator[object]:
 def _are_scores(scores: object) -> bool:
     if not isinstance(scores, dict):
         return False
-    return all(isinstance(v, dict) and "ergas" in v and all(map(_is_number, v.values())) for v in scores.values())
+    if not all(isinstance(v, dict) and "ergas" in v and all(map(_is_number, v.values())) for v in scores.values()):
+        return False
+    return all(v["ergas"] > 0 or (v["ergas"] == 0 and name != "exp") for name, v in scores.items())
 
 
 def _are_tables(training: object) -> bool:

@@ -45,11 +45,10 @@ Mask = npt.NDArray[np.bool_]
 Compute = Callable[[Sharpener, SceneCanvas, Sequence[Tile]], Iterable[tuple[Pixels, Float32]]]
 """Who sharpens tiles: each is given back with its core, in any order."""
 
-SMALL_TILE, LARGE_TILE = 512, 1024
-"""PAN pixels a side of a tile: small ones keep a network in a CPU's cache, large ones waste less on a halo."""
+SMALL_TILE, LARGE_TILE, GPU_TILE = 512, 1024, 2048
+"""PAN pixels a side of a tile: small ones keep a network in a CPU's cache, large ones waste less on a halo. Torch has a
+GPU do hundreds of things for a tile, each of which takes its time to be asked for, however small the tile is."""
 WIDE_HALO = 40
-
-
 LEAST_SPREAD = 0.6
 """Standard deviation of a band of which rounding, by up to a half, makes something else."""
 
@@ -114,7 +113,8 @@ def sharpen(
             scene, ratio=method.ratio, phase=method.phase, shift=applied, resampling=job.resampling, reach=backend.reach
         )
         canvas = put_out(whole, job.part, job.statistics, backend.reach)
-        tile = job.tile or tile_size(method, backend.reach, on_gpu=means.device != "cpu")
+        how = {"on_gpu": means.device != "cpu", "by_torch": means.backend == "torch"}
+        tile = job.tile or tile_size(method, backend.reach, **how)
         cache = blocks.of_tiles(canvas, tile, backend.reach.halo, job.max_memory)
         with blocks.keeping(cache), _writer(job, scene, canvas, _key(job, job_sha256, means, tile), claim) as writer:
             sharpener = Sharpener.observing(backend, method.radiometry, canvas.observed, method.order, tile)
@@ -244,10 +244,11 @@ def _dtype(job: Job, scene: Scene) -> np.dtype[np.generic]:
     return np.dtype(job.dtype) if job.dtype else scene.dtype
 
 
-def tile_size(method: Method, reach: Reach, *, on_gpu: bool) -> int:
+def tile_size(method: Method, reach: Reach, *, on_gpu: bool, by_torch: bool) -> int:
     """PAN pixels a side of the tiles of a method, where the job does not say."""
-    small = method.model is not None and reach.halo <= WIDE_HALO and not on_gpu
-    return SMALL_TILE if small else LARGE_TILE
+    if on_gpu:
+        return GPU_TILE if by_torch else LARGE_TILE
+    return SMALL_TILE if method.model is not None and reach.halo <= WIDE_HALO else LARGE_TILE
 
 
 def _tell(shift: Shift | None, applied: tuple[float, float]) -> None:
@@ -315,7 +316,8 @@ def _tags(
         "SHIFT_APPLIED": f"{applied[0]:.4f},{applied[1]:.4f}",
         "MS_INTERPOLATED": job.resampling if canvas.interpolated else "no",
     }
-    if any(os.path.isabs(given) and not os.path.isabs(name) for given, name in zip(inputs, (pan, *ms), strict=True)):
+    given = job.given or inputs
+    if any(os.path.isabs(path) and not os.path.isabs(name) for path, name in zip(given, (pan, *ms), strict=True)):
         tags["FOLDER"] = os.path.abspath(folder)
     if job.part is not None:
         tags |= {"WINDOW": window(canvas), "STATISTICS": job.statistics}

@@ -4,8 +4,9 @@ with the same parameters."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from time import perf_counter
 
@@ -37,8 +38,7 @@ def resume(
     BusyError if another run is at it.
     """
     before = _tags(job)
-    if made := finished(job):
-        tidy(job.output)
+    if made := kept(job):
         return made
     with _naming_the_journal(job), Claim(job.output) as claim:
         # another run may have finished it just before it was claimed
@@ -59,6 +59,14 @@ def _naming_the_journal(job: Job) -> Iterator[None]:
             where = f"finished tiles take {size / 1e6:,.1f} MB in {journal_of(job.output)}, which may be deleted"
             error.args = (f"{error}; {where}",)
         raise
+
+
+def kept(job: Job) -> Product | None:
+    """The product of this very job on this machine, if it is finished; what was left beside it by who made it is
+    removed. Raises PansharpenError as `resume`."""
+    if made := finished(job):
+        tidy(job.output)
+    return made
 
 
 def replacing_its_own(job: Job) -> Job:
@@ -90,6 +98,17 @@ def finished(job: Job) -> Product | None:
             method.name, method.reason, tags["DEVICE"], _shift(tags), (dx, dy), perf_counter() - began, job_sha256,
             kept=True,
         )  # fmt: skip
+
+
+def is_seen(job: Job, job_sha256: str) -> bool:
+    """Whether the product of this digest, which another machine has made, is to be seen by this one. What was sent to a
+    store was looked for there."""
+    if locations.output_url(job.output):
+        return True
+    with suppress(OSError), os.scandir(job.output.parent):  # NFS then asks anew what is in the folder
+        pass
+    tags = _tags(job)
+    return bool(tags) and tags.get("JOB_SHA256", "") == job_sha256
 
 
 def _tags(job: Job) -> dict[str, str]:

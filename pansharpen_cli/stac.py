@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from math import ceil, isfinite, isnan
+from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
@@ -27,8 +27,8 @@ from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.modelspec import canonical_band
 from pansharpen_cli.outputs.target import partial_beside, publish
 from pansharpen_cli.pipeline import Product
-from pansharpen_cli.system.files import digest, redacted
-from pansharpen_cli.system.locations import is_remote
+from pansharpen_cli.system.files import digest, named_from, redacted
+from pansharpen_cli.system.locations import anywhere, is_remote
 
 if TYPE_CHECKING:
     from pystac import Asset, Item
@@ -69,17 +69,20 @@ class ItemScene:
 
 def is_item(path: str) -> bool:
     """True for what can be a STAC item by its name."""
-    return path.partition("?")[0].lower().endswith((".json", ".geojson"))
+    name = path.partition("?")[0] if is_remote(path) else path
+    return name.lower().endswith((".json", ".geojson"))
 
 
 def read_item(href: str) -> ItemScene:
     """PAN and MS of the item in a file, or at a URL of http or https. Raises SceneError, also if it leaves a choice."""
     pystac, text = _pystac(), _text(href)
+    base = href if is_remote(href) else None
     try:
-        item = pystac.Item.from_dict(json.loads(text), href=href, preserve_dict=False)
+        item = pystac.Item.from_dict(json.loads(text), href=base, preserve_dict=False)
+        images = [image for key, asset in item.assets.items() if (image := _image(key, asset, href))]
+        times = item.datetime, item.common_metadata.start_datetime, item.common_metadata.end_datetime
     except Exception as error:  # pystac checks little: what is no item ends in any of them
         raise SceneError(f"{redacted(href)} is no STAC item: {redacted(str(error))}") from None
-    images = [image for key, asset in item.assets.items() if (image := _image(key, asset))]
     pan = _only([image for image in images if image.names == ("pan",)], href)
     several = [image for image in images if len(image.names) > 1 and set(image.names) <= set(COMMON_NAMES)]
     alone = [image for image in images if len(image.names) == 1 and image.names[0] in COMMON_NAMES]
@@ -88,7 +91,6 @@ def read_item(href: str) -> ItemScene:
     if not ms or len(set(names)) < len(names):
         what = "several assets of one band" if ms else "no asset with bands like blue, green and red"
         raise SceneError(f"{redacted(href)} has {what}; give PAN and MS files instead of the item")
-    times = item.datetime, item.common_metadata.start_datetime, item.common_metadata.end_datetime
     return ItemScene(href, pan.href, tuple(image.href for image in ms), tuple(names), times)
 
 
@@ -101,15 +103,22 @@ class _Image:
     names: tuple[str, ...]
 
 
-def _image(key: str, asset: Asset) -> _Image | None:
+def _image(key: str, asset: Asset, item: str) -> _Image | None:
+    """None for an asset that is no image, or of whose bands nothing is known. `item`: where its item is."""
     if NOT_DATA & set(asset.roles or ()) or not (asset.media_type or "image/").startswith("image/"):
         return None
     bands: Sequence[Mapping[str, Any]] = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or ()
     names = tuple(str(band.get("eo:common_name") or band.get("common_name") or "") for band in bands)
-    if not names and {"pan", "panchromatic"} & {key.lower(), *(asset.roles or ())}:
+    if not any(names) and {"pan", "panchromatic"} & {key.lower(), *(asset.roles or ())}:
         names = ("pan",)
-    href = asset.get_absolute_href()
+    href = asset.get_absolute_href() if is_remote(item) else _beside(item, asset.href)
     return _Image(key, href, names) if href and names else None
+
+
+def _beside(item: str, href: str) -> str:
+    """What `href` is as seen from the folder of a local item: a path, in which # and ? are letters like others (pystac
+    would take them for parts of a URL), or a URL."""
+    return href if is_remote(href) else anywhere(Path(item).parent / href)
 
 
 def _only(images: Sequence[_Image], href: str) -> _Image:
@@ -125,11 +134,11 @@ def _only(images: Sequence[_Image], href: str) -> _Image:
 def _text(href: str) -> str:
     try:
         if not is_remote(href):
-            return Path(href).read_text(encoding="utf-8")
+            return Path(href).read_text(encoding="utf-8-sig")
         if not href.startswith(("http://", "https://")):
             raise SceneError(f"{redacted(href)} cannot be fetched as an item; give a file, or a URL of http or https")
         with urlopen(href, timeout=PATIENCE) as answer:
-            return str(answer.read(LARGEST).decode())
+            return str(answer.read(LARGEST).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise SceneError(f"{redacted(href)} cannot be read as a STAC item: {redacted(str(error))}") from None
 
@@ -141,7 +150,7 @@ def write_item(product: Product, scene: ItemScene | None) -> Path:
     """
     pystac = _pystac()
     with closing(Raster(product.path)) as raster:
-        grid, nodata = raster.grid, raster.nodata
+        grid, nodata, scaling = raster.grid, raster.nodata, raster.scaling
         is_cog = raster.tags("IMAGE_STRUCTURE").get("LAYOUT") == "COG"
     taken, first, last = scene.times if scene and any(scene.times) else (datetime.now(UTC), None, None)
     item: Item = pystac.Item(
@@ -153,14 +162,18 @@ def write_item(product: Product, scene: ItemScene | None) -> Path:
         "processing:lineage": f"MS sharpened with its PAN by {product.method}, shift {product.applied} PAN pixels",
     }
     item.common_metadata.gsd = _gsd(grid)
-    bands = [dict(_band(name, product.dtype, nodata, _gsd(grid))) for name in product.bands]
+    bands = [
+        dict(_band(name, product.dtype, nodata, meaning, _gsd(grid)))
+        for name, meaning in zip(product.bands, scaling, strict=True)
+    ]
     kind = pystac.MediaType.COG if is_cog else pystac.MediaType.GEOTIFF
     asset = pystac.Asset(f"./{product.path.name}", media_type=kind, roles=["data"], extra_fields={"bands": bands})
     item.add_asset("data", asset)
     _project(item, grid)
     _describe_file(asset, product.path)
     if scene:
-        item.add_link(pystac.Link("derived_from", redacted(scene.href), pystac.MediaType.JSON))
+        source = named_from(product.path.parent, scene.href)
+        item.add_link(pystac.Link("derived_from", source, pystac.MediaType.JSON))
     path = item_beside(product.path)
     partial = partial_beside(path)
     partial.write_text(json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=2) + "\n")
@@ -173,14 +186,19 @@ def item_beside(product: Path) -> Path:
     return product.with_suffix(".json")
 
 
-def _band(name: str, dtype: str, nodata: float | None, gsd: float | None) -> Iterator[tuple[str, object]]:
+def _band(
+    name: str, dtype: str, nodata: float | None, meaning: tuple[float, float], gsd: float | None
+) -> Iterator[tuple[str, object]]:
+    """What an item says of a band. `meaning`: scale and offset of its DN, left out if they are what was measured."""
     yield "name", name
     known = {ours: theirs for theirs, ours in COMMON_NAMES.items() if theirs != "nir08"}
     if common := known.get(canonical_band(name)):
         yield "eo:common_name", common
     yield "data_type", dtype
     if nodata is not None:
-        yield "nodata", "nan" if isnan(nodata) else nodata
+        yield "nodata", nodata if isfinite(nodata) else str(nodata)  # JSON has no such numbers
+    if meaning != (1, 0):
+        yield from zip(("raster:scale", "raster:offset"), meaning, strict=True)
     if gsd is not None:
         yield "raster:spatial_resolution", gsd
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +48,18 @@ class Model:
         inside = self.folder / ONNX
         return self.lone or (inside if inside.is_file() else None)
 
+    def onnx(self) -> OnnxFile | None:
+        """That file, read. Raises ModelError if it is no export of this very network and its weights."""
+        if self.exported is None:
+            return None
+        file = OnnxFile.read(self.exported)
+        if not file.spec.same_network(self.spec):
+            raise ModelError(
+                f"{file.path} is no export of the weights that {self.folder / SPEC} describes; delete it, or write it "
+                f"anew: `pansharpen export {self.folder} -o {file.path} --overwrite`"
+            )
+        return file
+
     def load(self, bands: int | None = None) -> Network:
         """The network with its weights, for inference; a model of any bands is built for so many (default: one).
 
@@ -88,17 +100,21 @@ def folders() -> list[Path]:
 
 
 def models() -> list[Model]:
-    """All models that are found, by name; a broken one is only warned of."""
+    """All models that are found, by the names in their spec.json; a broken one is only warned of. Of several of one
+    name that of the first place counts, and in one place that whose folder is called so, as a copy's is not."""
     found: dict[str, Model] = {}
-    for folder in folders():
-        for spec in sorted(folder.glob(f"*/{SPEC}")):
-            try:
-                model = read(spec.parent)
-            except ModelError as error:
-                log.warning("%s; it is left out", error)
-                continue
+    for place in folders():
+        for model in sorted(_readable(place), key=lambda model: model.folder.name != model.name):
             found.setdefault(model.name, model)
     return sorted(found.values(), key=lambda model: model.name)
+
+
+def _readable(place: Path) -> Iterator[Model]:
+    for spec in sorted(place.glob(f"*/{SPEC}")):
+        try:
+            yield read(spec.parent)
+        except ModelError as error:
+            log.warning("%s; it is left out", error)
 
 
 def read(folder: Path) -> Model:
@@ -117,35 +133,46 @@ def read_onnx(path: Path) -> Model:
     return Model(path.parent, OnnxFile.read(path).spec, path)
 
 
+def is_lone(name: str) -> bool:
+    """Whether it names an ONNX file, as `find` sees it."""
+    return name.endswith(".onnx") and not os.path.isdir(name)
+
+
 def find(name: str, besides: Iterable[str] = ()) -> Model:
-    """A model by its name in the zoo, by its folder, or by its ONNX file.
+    """A model by its name in the zoo, by its folder, or by its ONNX file. It is the one that `models` lists; a name
+    that none has may be that of a folder in the zoo.
 
     `besides`: names of other things that the caller takes; who misspelt one is told.
     """
-    if name.endswith(".onnx") and not os.path.isdir(name):
+    if is_lone(name):
         return read_onnx(Path(name))
     if os.sep in name or os.path.isdir(name):
         return read(Path(name))
-    for folder in folders():
-        if os.path.isfile(folder / name / SPEC):  # which any name can be asked for
-            return read(folder / name)
     known = {model.name: model for model in models()}
     if name in known:
         return known[name]
+    for place in folders():
+        if os.path.isfile(place / name / SPEC):  # which any name can be asked for
+            return read(place / name)
     hint = nearest(name, [*known, *besides])
     raise ModelError(f"no model is called {name!r}; there are {', '.join(known) or 'none'}{hint}")
 
 
+def is_taken(folder: Path) -> bool:
+    """Whether a model is there already, be it only its ONNX file."""
+    return any((folder / name).exists() for name in (SPEC, ONNX))
+
+
 def check_place(folder: Path, overwrite: bool) -> None:
     """Raises OutputError unless a model folder may appear there, which is to be asked before the work."""
-    if (folder / SPEC).exists() and not overwrite:
+    if is_taken(folder) and not overwrite:
         raise OutputError(f"{folder} is a model already; give --overwrite or another folder")
     check_folder(folder)
 
 
 def save(folder: Path, spec: ModelSpec, network: Network, card: str) -> Model:
     """Write a model folder. Nothing of an older one in its place goes before all of the new one is written; spec.json
-    comes last, so that a folder with one is complete. Raises OutputError.
+    comes last, so that a folder with one is complete. The older one's export goes with it. Raises OutputError.
 
     What the network declares (halo, alignment, digest of its weights) goes into the spec that is written.
     """
@@ -162,6 +189,7 @@ def save(folder: Path, spec: ModelSpec, network: Network, card: str) -> Model:
             folder.mkdir(parents=True, exist_ok=True)
             for name, partial in partials.items():
                 partial.write_bytes(files[name])
+            _remove_export(folder, spec)
             for name, partial in partials.items():
                 os.replace(partial, folder / name)
     finally:
@@ -169,3 +197,12 @@ def save(folder: Path, spec: ModelSpec, network: Network, card: str) -> Model:
             with suppress(OSError):
                 partial.unlink()
     return Model(folder, spec)
+
+
+def _remove_export(folder: Path, spec: ModelSpec) -> None:
+    """The ONNX file of the model that `spec` takes the place of, unless it is of the same one."""
+    try:
+        Model(folder, spec).onnx()
+    except ModelError:
+        (folder / ONNX).unlink()
+        log.info("%s was exported from other weights: it is removed", folder / ONNX)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pansharpen_cli.evaluation.reduced import load, load_full
 from pansharpen_cli.imaging.mtf import SENSORS
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.networks import build
+from pansharpen_cli.training import adapt as adapting
 from pansharpen_cli.training.adapt import Adaptation, adapt
 from pansharpen_cli.training.tasks import AtFullResolution, AtReducedResolution, of_backend, uiqi
 
@@ -116,6 +118,32 @@ def test_it_gains_and_says_how_much(scene, model, tmp_path):
     assert adapted.model.spec.scores["mine"]["ergas"] == adapted.after["ergas"]
     assert adapted.model.spec.band_names == ["blue", "green", "red", "nir"]
     assert adapted.model.spec.training["adapted_from"] == "start"
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(10, 10), (60, 25), (200, 75)])
+def test_learning_ends_with_its_time(scene, monkeypatch, seconds, expected):
+    """By a clock by which a step takes a second and a look at the held-out blocks, one in 25 steps, a minute: it ends
+    with the step, or the look, in which the time is over."""
+    now, looks = [0.0], []
+
+    def step(*batch):
+        now[0] += 1
+        return learn(*batch)
+
+    def look(task, backend):
+        now[0] += 60
+        looks.append(now[0])
+        backend.statistics = {}
+        return {"ergas": 1 / len(looks)}
+
+    monkeypatch.setattr(adapting, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(adapting.tasks, "of_backend", look)
+    network, task = build("adknet-per-band", 4, 2, SMALL), task_of(scene, "reduced")
+    learn, task.loss = task.loss, step
+    ends = {"seconds": seconds, "steps": 0, "seed": 1, "on_step": lambda step, gain: None}
+    _, _, steps = adapting.fit(network, task, crop=64, where=CPU, fresh=False, **ends)
+    assert steps == expected
+    assert len(looks) == 2 + (expected - 1) // 25  # the one before, and the last
 
 
 def test_without_time_it_is_what_it_was(scene, model, tmp_path):

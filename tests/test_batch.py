@@ -78,7 +78,8 @@ def pixels(path):
 
 
 def batch(folder, output, **options):
-    common = Job(pan="", ms=(), output=output, model="exp", overwrite=options.pop("overwrite", False))
+    own = {name: options.pop(name) for name in ("overwrite", "creation_options") if name in options}
+    common = Job(pan="", ms=(), output=output, model="exp", **own)
     return Batch(gather(folder, output, common)[0], output, **options)
 
 
@@ -330,6 +331,35 @@ def test_a_manifest_is_not_replaced_by_a_product(tmp_path):
     with pytest.raises(SceneError, match=r"m\.tif would take the place of the manifest .*m\.tif"):
         sharpen_all(task)
     assert manifest.read_text().startswith("pan")
+
+
+@pytest.mark.parametrize(
+    ("own", "options", "said"),
+    [
+        (",", {"COMPRESS": "NONSENSE"}, "with COMPRESS=NONSENSE"),
+        (",", {"blockxsize": "17"}, "with BLOCKXSIZE=17"),
+        ("COMPRESS=NONSENSE,", {}, "with COMPRESS=NONSENSE"),
+        ("PREDICTOR=3,uint16", {}, "cannot be written as uint16 gtiff with PREDICTOR=3"),
+    ],
+)
+def test_options_that_make_no_product_are_told_before_the_batch(own, options, said, tmp_path):
+    """Those of the command as those of one scene in the manifest, by the plan as by the batch."""
+    (tmp_path / "m.csv").write_text(f"pan,ms,creation_options,dtype\na,b,,\nc,d,{own}")
+    task = batch(tmp_path / "m.csv", tmp_path / "out", creation_options=options)
+    for begin in (sharpen_all, lambda task: list(plan(task))):
+        with pytest.raises(UsageError, match=said):
+            begin(task)
+        assert os.listdir(tmp_path) == ["m.csv"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"PREDICTOR": "3"}, {"NBITS": "12"}, {"PHOTOMETRIC": "RGB"}, {"COMPRESS": "LERC_ZSTD"}, {"INTERLEAVE": "BAND"}],
+)
+def test_options_that_only_some_products_can_have_are_left_to_these(options, tmp_path):
+    """Floats, integers of 16 bits, three bands: the scenes will tell."""
+    (tmp_path / "m.csv").write_text("pan,ms\na,b")
+    check(batch(tmp_path / "m.csv", tmp_path / "out", creation_options=options))
 
 
 MOSAIC = """<VRTDataset rasterXSize="1" rasterYSize="1"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>

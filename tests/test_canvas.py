@@ -472,6 +472,18 @@ def test_moments_ignore_gaps(tmp_path: Path):
     np.testing.assert_allclose(moments.high, np.percentile(samples, 99.9, axis=1), rtol=1e-6)
 
 
+def test_data_between_the_windows_that_moments_are_taken_from():
+    pan, ms = np.zeros((1, 4096, 4096), np.float32), np.zeros((3, 2048, 2048), np.float32)
+    inside = np.zeros((4096, 4096), bool)
+    inside[280:540, 280:540] = True
+    random = np.random.default_rng(0)
+    pan[:, inside], ms[:, inside[::2, ::2]] = random.random((1, 260**2)), random.random((3, 130**2))
+    moments = ArrayCanvas.of(pan, ms, inside).moments
+    samples = np.concatenate([ms, pan[:, ::2, ::2]], dtype=float)[:, inside[::2, ::2]]
+    np.testing.assert_allclose(moments.mean, samples.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(moments.high, np.percentile(samples, 99.9, axis=1), rtol=1e-6)
+
+
 def test_no_common_data_is_refused(tmp_path: Path):
     world = World(nodata=0)
     pan, ms = world.write(tmp_path, ms=np.zeros((3, 24, 32)))

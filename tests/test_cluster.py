@@ -1,6 +1,9 @@
 """A real Dask scheduler with two real worker processes: the same pixels as one process, whoever of them dies."""
 
+import logging
 import os
+import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -14,13 +17,16 @@ import rasterio
 from servers import free_port, wait_for
 from test_batch import make_scenes, statuses, summary
 from test_zoo import random_model
+from typer.testing import CliRunner
 from worlds import World, save
 
 from pansharpen_cli import cluster as cluster_module
+from pansharpen_cli.batch import run as running
 from pansharpen_cli.batch.gather import gather
 from pansharpen_cli.batch.run import Batch, sharpen_all
+from pansharpen_cli.cli import app
 from pansharpen_cli.cluster import Cluster, Tiles
-from pansharpen_cli.errors import DeviceError
+from pansharpen_cli.errors import DeviceError, SceneError, UsageError
 from pansharpen_cli.job import Job
 from pansharpen_cli.outputs.journal import journal_of
 from pansharpen_cli.pipeline import sharpen
@@ -138,22 +144,91 @@ def test_a_large_scene_that_is_split_has_the_pixels_of_one_that_is_not(dask, tmp
     assert same(one.path, two.path)
 
 
-def batch(folder, output, **options):
-    common = Job(pan="", ms=(), output=output, model="exp", coregister="off")
+def batch(folder, output, model="exp", **options):
+    common = Job(pan="", ms=(), output=output, model=model, coregister="off")
     return Batch(gather(folder, output, common)[0], output, **options)
 
 
 def test_scenes_are_tasks(dask, tmp_path, monkeypatch):
     """Of paths that are relative to where the batch is started; one of them is broken."""
     make_scenes(tmp_path / "in", 5, broken={3})
-    sharpen_all(batch(tmp_path / "in", tmp_path / "here"))
     monkeypatch.chdir(tmp_path)
+    sharpen_all(batch(Path("in"), Path("here")))
     sharpen_all(batch(Path("in"), Path("there"), scheduler=dask.address, retries=0))
     found = {name: line["status"] for name, line in summary(tmp_path / "there").items()}
     assert found == statuses(tmp_path / "here")
     assert sorted(found.values()) == ["done"] * 4 + ["failed"]
     for path in (tmp_path / "here").glob("*.tif"):
         assert same(path, tmp_path / "there" / path.name)
+        assert tags(path) == tags(tmp_path / "there" / path.name)
+        assert "FOLDER" not in tags(path)
+
+
+class Away:
+    """A cluster of one worker, who cannot see `folder`."""
+
+    def __init__(self, folder):
+        self.folder, self.hidden = folder, folder.with_name("hidden")
+        self.address = "tcp://away:1"
+
+    def __call__(self, *_):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def each(self, queue, work, ahead=1):
+        while queue:
+            item = queue.popleft()
+            if self.folder.exists():
+                self.folder.rename(self.hidden)
+            try:
+                made = work(item)
+            finally:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                if self.hidden.exists():
+                    self.hidden.rename(self.folder)
+            yield item, made
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_product_that_is_not_here_is_not_done(before, tmp_path, monkeypatch):
+    """A worker that does not see the folder makes one of its own; an older product is none either."""
+    make_scenes(tmp_path / "in", 1)
+    out = tmp_path / "out"
+    monkeypatch.setattr(running, "Cluster", Away(out))
+    if before:
+        sharpen_all(batch(tmp_path / "in", out, model="gsa"))
+    sharpen_all(batch(tmp_path / "in", out, scheduler="tcp://away:1", resume=before))
+    [told] = summary(out).values()
+    assert told["status"] == "failed"
+    assert "was made by a worker, but is not here; give a folder that the workers share" in told["message"]
+
+
+def test_an_input_that_a_worker_alone_cannot_see_is_told_so(tmp_path, monkeypatch):
+    make_scenes(tmp_path / "in", 1)
+    monkeypatch.setattr(running, "Cluster", Away(tmp_path / "in"))
+    sharpen_all(batch(tmp_path / "in", tmp_path / "out", scheduler="tcp://away:1"))
+    [told] = summary(tmp_path / "out").values()
+    said = f"is here, but a worker on {platform.node()} cannot see it; share its folder with that"
+    assert told["status"] == "failed"
+    assert told["message"].endswith(said)
+    pan, ms = sorted((tmp_path / "in").rglob("*pan.tif"))[0], sorted((tmp_path / "in").rglob("*ms.tif"))[0]
+    cluster_module._opened.cache_clear()
+    with pytest.raises(SceneError, match=said):
+        sharpen(Job(pan, [ms], tmp_path / "o.tif", "exp"), compute=Tiles(Away(tmp_path / "in")))
+
+
+@pytest.mark.parametrize("options", [["--backend", "onnx"], ["-m", "a.onnx"]])
+def test_what_cannot_be_split_is_told_before_any_work(options, tmp_path):
+    told = CliRunner().invoke(
+        app.app, ["run", "pan.tif", "ms.tif", "-o", str(tmp_path / "o.tif"), "--scheduler", "tcp://no:1", *options]
+    )
+    assert isinstance(told.exception, UsageError)
+    assert "what onnxruntime computes is not split" in str(told.exception)
 
 
 def test_a_batch_survives_a_worker_and_its_scheduler(tmp_path):
@@ -220,6 +295,11 @@ def test_a_summary_is_not_emptied_for_a_scheduler_that_is_not_there(tmp_path, mo
     with pytest.raises(DeviceError, match="cannot be reached"):
         sharpen_all(batch(tmp_path / "in", tmp_path / "out", scheduler=f"tcp://127.0.0.1:{free_port()}"))
     assert (tmp_path / "out" / "summary.jsonl").read_text() == "as it was"
+    with pytest.raises(DeviceError, match="cannot be reached"):
+        sharpen_all(batch(tmp_path / "in", tmp_path / "new", scheduler=f"tcp://127.0.0.1:{free_port()}"))
+    assert not (tmp_path / "new").exists()
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
+    assert {logger.getEffectiveLevel() for logger in loggers} == {logging.CRITICAL}
 
 
 def test_what_is_not_there_is_told(monkeypatch):

@@ -268,6 +268,15 @@ def test_the_example_of_a_network_is_one():
     assert network.options == {"channels": 8}
 
 
+def test_what_is_said_to_run_over_every_network_does():
+    named = re.findall(r"`(test_\w+\.py)`", WRITTEN["docs/new-network.md"])
+    assert "test_tiled_equals_whole.py" in named
+    for file in named:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert "from pansharpen_cli.networks import NETWORKS" in source, file
+        assert re.search(r"parametrize\([^@]*NETWORKS", source), file
+
+
 def test_every_test_that_is_named_exists():
     rows = [row for row in WRITTEN["docs/reliability.md"].splitlines() if row.startswith("|")]
     named = [

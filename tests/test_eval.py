@@ -22,7 +22,7 @@ from pansharpen_cli import zoo
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.cli import app
-from pansharpen_cli.evaluation import assessment, reduced
+from pansharpen_cli.evaluation import assessment, reduced, sources
 from pansharpen_cli.evaluation.figure import Gallery
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.imaging.mtf import SENSORS
@@ -165,6 +165,24 @@ def test_the_scores_of_a_model_card(data: Path, compare):
             weights = seconds if column == "megapixels_per_second" else None  # all pixels in all the time
             assert values["mean"] == pytest.approx(np.average(values["per_scene"], weights=weights))
             assert values["std"] == pytest.approx(np.std(values["per_scene"], ddof=1))
+
+
+@pytest.mark.parametrize(("full", "held"), [((), "REDUCED_HELD"), (("--full",), "FULL_HELD")])
+def test_excerpts_are_told(full, held, tmp_path: Path, compare, run_eval, monkeypatch):
+    """One of two scenes is too large to be held: the part of it that was judged is in the JSON and in the caption."""
+    small, large = tmp_path / "small", tmp_path / "large"
+    for folder, size in ((small, 120), (large, 600)):
+        folder.mkdir()
+        World(ratio=2, pan_size=(size, size), ms_size=(size // 2, size // 2)).write(folder)
+    monkeypatch.setattr(sources, held, 60_000 if full else 15_000)
+    asked = small, large, "-m", "exp", "--coregister", "off", *full
+    answer = compare(*asked)
+    assert answer["scenes"] == ["small", "large"]
+    nothing, part = answer["excerpts"]
+    assert nothing is None
+    assert part["of"] == 600**2
+    assert 40_000 < part["pixels"] <= 60_000
+    assert f"excerpts of 1: {part['pixels'] / 1e6:.1f} of 0.4 MPix" in run_eval(*asked)[1]
 
 
 def test_a_network_gets_the_score_it_was_published_with(data: Path, compare, tmp_path: Path, monkeypatch):

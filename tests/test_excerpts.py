@@ -4,14 +4,14 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import World
 
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.evaluation.assessment import camera, sharpen
-from pansharpen_cli.evaluation.excerpts import EXCERPTS, MARGIN, held
+from pansharpen_cli.evaluation.excerpts import EXCERPTS, LOOKS, MARGIN, held
 from pansharpen_cli.evaluation.reduced import load, load_full
 from pansharpen_cli.imaging.mtf import SENSORS
 from pansharpen_cli.inputs.canvas import ArrayCanvas
@@ -53,6 +53,49 @@ def test_excerpts_are_where_the_scene_is(height, width, shape):
     for places, size, count in ((where[:, 0] // width, height, shape[0]), (where[0] % width, width, shape[1])):
         assert np.count_nonzero(np.diff(places) != 1) == count - 1
         assert places.min() + places.max() == pytest.approx(size - 1, abs=4)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(60, 200), st.integers(60, 200), st.floats(0, 0.75), st.floats(0, 0.75), st.integers(3000, 20000))
+def test_excerpts_of_a_scene_with_gaps_are_apart(rows, cols, above, left, most):
+    """Wherever they are moved to: every pixel once, and none from beyond the scene."""
+    canvas = numbered(4 * rows, 4 * cols, 4)
+    canvas.valid[: int(above * 4 * rows), : int(left * 4 * cols)] = False
+    pixels = held(canvas, most, 16)
+    where = pixels.pan[0][pixels.valid].astype(int)
+    assert len(np.unique(where)) == where.size
+    assert canvas.valid.flat[where].all()
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 300), (300, 300)])
+def test_excerpts_are_where_data_is(corner):
+    """A ninth of the scene holds a square, at its border, that is twice as wide as an excerpt."""
+    canvas = numbered(900, 900, 2)
+    canvas.valid[:] = False
+    square = tuple(slice(start, start + 100) for start in corner)
+    canvas.valid[square] = True
+    pixels = held(canvas, 9 * 50**2, 2)
+    near = 2 * MARGIN
+    assert np.count_nonzero(pixels.valid) >= (50 - 2 * near) ** 2
+    assert set(pixels.pan[0][pixels.valid]) <= set(canvas.pan[0][square].ravel())
+
+
+def test_looking_for_data_costs_as_much_in_any_scene():
+    """Only where the middle has gaps, and then so many windows of one MS pixel."""
+    canvas = numbered(1800, 1800, 2)
+    canvas.valid[:] = False
+    canvas.valid[600:] = True
+    seen = []
+    raw = ArrayCanvas.raw
+
+    def counted(self, rows, cols):
+        seen.append((rows.stop - rows.start, cols.stop - cols.start))
+        return raw(self, rows, cols)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ArrayCanvas, "raw", counted)
+        held(canvas, 90_000, 4)
+    assert seen.count((2, 2)) == 3 * LOOKS**2
 
 
 def test_a_small_scene_is_whole():
@@ -101,8 +144,16 @@ def test_at_full_resolution(data):
     assert set(parts.pan[0, parts.valid].tolist()) <= known
 
 
+def test_a_scene_with_data_beside_the_middles_is_judged(tmp_path):
+    world = World(bands=3, ratio=2, pan_size=(1800, 1800), ms_size=(900, 900), nodata=0)
+    pan = world.pan_image()
+    pan[:, :, 200:] = 0
+    scene = load(*world.write(tmp_path, pan=pan), sensor=SENSORS["generic"], coregister="off", most=80_000)
+    assert scene.valid.sum() > 8_000
+
+
 def test_excerpts_without_data_are_told(tmp_path):
-    """All of it lies between them."""
+    """All of it lies between them, in a stripe too narrow to be judged by."""
     world = World(bands=3, ratio=2, pan_size=(600, 600), ms_size=(300, 300), nodata=0)
     pan = world.pan_image()
     pan[:, :192] = pan[:, 208:] = 0

@@ -20,7 +20,7 @@ from pansharpen_cli.backends.export import OPSET, export, export_model
 from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.backends.onnx_runtime import Place
 from pansharpen_cli.cli import app
-from pansharpen_cli.errors import ModelError
+from pansharpen_cli.errors import ModelError, OutputError
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.modelspec import Band, ModelSpec
 from pansharpen_cli.networks import NETWORKS
@@ -250,6 +250,19 @@ def test_regression_and_quantile_are_exported(tmp_path):
     assert np.allclose(found["weights"], truth["weights"].numpy(), rtol=0, atol=1e-5)
 
 
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    network, path = Plain().eval(), tmp_path / "a.onnx"
+    verify = exporting._verify
+    monkeypatch.setattr(exporting, "_verify", lambda *args: [verify(*args), path.write_text("another's")])
+    with pytest.raises(OutputError, match=r"a\.onnx exists; choose another name or --overwrite it") as error:
+        export(network, described(network), path)
+    one_sentence(error)
+    assert [other.name for other in tmp_path.iterdir()] == ["a.onnx"]
+    assert path.read_text() == "another's"
+    export(network, described(network), path, overwrite=True)
+    assert OnnxFile.read(path).bands == 3
+
+
 # --- the command line
 
 
@@ -285,6 +298,13 @@ def test_export_and_verify(pansharpen, tmp_path, monkeypatch):
     save_file(weights, model.folder / "weights.safetensors")
     change(model.folder, weights_sha256=zoo.digest(model.folder / "weights.safetensors"))
     (model.folder / "model.onnx").write_bytes(path.read_bytes())
+    code, _, err = pansharpen("models", "verify", "a.x", "--scene", *scene)
+    assert code == 4
+    assert "model.onnx is no export of the weights" in err
+    assert "model.onnx is no export of the weights" in pansharpen("doctor", "--backend", "onnx", "--device", "cpu")[1]
+    content = onnx.load(path)  # that says it is one
+    next(entry for entry in content.metadata_props if entry.key == "pansharpen").value = zoo.find("a.x").spec.to_json()
+    onnx.save(content, model.folder / "model.onnx")
     code, out, err = pansharpen("models", "verify", "a.x", "--scene", *scene)
     assert code == 4
     assert "red" in out

@@ -4,6 +4,7 @@ have made are refused in one sentence."""
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from test_tiled_equals_whole import PARTS, check
-from test_zoo import one_sentence, random_model
+from test_zoo import change, one_sentence, random_model
 from worlds import World
 
 from pansharpen_cli import zoo
@@ -25,13 +26,14 @@ from pansharpen_cli.backends.onnx_backend import OnnxBackend
 from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.backends.onnx_runtime import Place
 from pansharpen_cli.backends.sharpener import Sharpener
-from pansharpen_cli.errors import DeviceError, ModelError
+from pansharpen_cli.errors import DeviceError, ModelError, OutputError
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.inputs.canvas import SceneCanvas
 from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.job import Job
 from pansharpen_cli.pipeline import sharpen
+from pansharpen_cli.resume import resume
 
 GAINS = (0.3, 0.28, 0.26, 0.24)
 
@@ -99,6 +101,66 @@ def test_products_agree(adknet, data, tmp_path):
     off = np.abs(products["torch"] - products["file"])
     assert off.max() <= 1
     assert (off > 0).mean() <= 1e-4
+
+
+def restored(folder, adknet):
+    """The model with its export once more, in a folder of its own."""
+    shutil.copytree(adknet.folder, folder)
+    return zoo.read(folder)
+
+
+@pytest.mark.parametrize("stale", ["weights", "options", "foreign"])
+def test_an_export_of_other_weights_is_not_taken_for_the_model(stale, adknet, content, tmp_path):
+    """By hand, or by a program that knows nothing of it: `zoo.save` removes it."""
+    model = restored(tmp_path / "a.x", adknet)
+    if stale == "weights":
+        other = random_model(tmp_path / "other", "adknet", channels=8, layers=1, bands=("a", "b", "c", "d"))
+        for name in ("spec.json", "weights.safetensors"):
+            shutil.copy(other.folder / name, model.folder)
+    elif stale == "options":
+        change(model.folder, options={"channels": 8, "layers": 1, "consistent": True})
+    else:
+        told = next(entry for entry in content.metadata_props if entry.key == "pansharpen")
+        told.value = json.dumps(json.loads(told.value) | {"weights_sha256": "0" * 64})
+        save(content, model.exported)
+    pan, ms = World(bands=4, dtype="uint16").write(tmp_path)
+    job = Job(pan, [ms], tmp_path / "o.tif", model=str(model.folder), backend="onnx")
+    for make in (sharpen, resume):
+        with pytest.raises(ModelError, match=r"a\.x/model\.onnx is no export of the weights .* --overwrite`") as error:
+            make(job)
+        one_sentence(error)
+    assert not job.output.exists()
+
+
+def test_what_is_written_in_the_place_of_a_model_takes_its_export_with_it(adknet, tmp_path):
+    """One of the same weights stays."""
+    model = restored(tmp_path / "adknet.small", adknet)
+    assert random_model(model.folder, "adknet", channels=8, layers=1).exported
+    assert not random_model(model.folder, "adknet", channels=4, layers=1).exported
+    (tmp_path / "b.x").mkdir()
+    shutil.copy(adknet.exported, tmp_path / "b.x")
+    with pytest.raises(OutputError, match="is a model already"):
+        zoo.check_place(tmp_path / "b.x", overwrite=False)
+
+
+def test_a_product_of_another_file_is_not_kept(adknet, content, tmp_path):
+    """Of half precision, or of a lone file that anybody may have changed; what differs by rounding alone is."""
+    model = restored(tmp_path / "adknet.small", adknet)
+    lone = tmp_path / "lone.onnx"
+    shutil.copy(model.exported, lone)
+    pan, ms = World(bands=4, dtype="uint16").write(tmp_path)
+    job = Job(pan, [ms], tmp_path / "o.tif", model=str(model.folder), coregister="off")
+    by_onnx, by_file = replace(job, backend="onnx"), replace(job, model=str(lone))
+
+    def kept(job):
+        return resume(job).kept
+
+    assert [kept(one) for one in (job, job, by_onnx)] == [False, True, True]
+    assert [kept(one) for one in (by_file, by_file, replace(by_file, backend="onnx"))] == [False, True, True]
+    next(entry for entry in content.metadata_props if entry.key == "pansharpen.precision").value = "mixed-float16"
+    for path in (model.exported, lone):
+        save(content, path)
+    assert [kept(one) for one in (by_file, by_file, job, by_onnx, by_onnx)] == [False, True, False, False, True]
 
 
 def test_tiled_equals_whole(adknet, data, tmp_path):
@@ -481,6 +543,28 @@ def test_a_graph_that_fails_on_a_tile_is_told_in_one_sentence(content, tmp_path)
     with pytest.raises(ModelError, match="failed on a tile") as error:
         backend(np.ones((1, 32, 32), np.float32), np.ones((4, 8, 8), np.float32))
     one_sentence(error)
+
+
+@pytest.mark.parametrize("shape", ["rows", "band", "number"])
+def test_an_image_of_another_size_is_refused(shape, content, tmp_path):
+    """One band would be taken for all of them."""
+    graph = content.graph
+    graph.node[-1].output[0] = "whole"
+    if shape == "number":
+        graph.node.append(helper.make_node("ReduceMax", ["whole"], ["hrms"], keepdims=0))
+    else:
+        axis, size = (2, 5) if shape == "rows" else (1, 1)
+        for name, value in (("from", 0), ("to", size), ("axis", axis)):
+            graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+        graph.node.append(helper.make_node("Slice", ["whole", "from", "to", "axis"], ["hrms"]))
+    for users in graph.node[:-1]:
+        assert "hrms" not in users.input
+    graph.output[0].type.tensor_type.ClearField("shape")
+    pan, ms = World(bands=4, dtype="uint16").write(tmp_path)
+    with pytest.raises(ModelError, match=r"x\.onnx gives an image of \(.*\) for a tile of \(1, 4, ") as error:
+        sharpen(Job(pan, [ms], tmp_path / "o.tif", model=str(save(content, tmp_path / "x.onnx"))))
+    one_sentence(error)
+    assert not (tmp_path / "o.tif").exists()
 
 
 def test_noise_never_gets_through(content, tmp_path):

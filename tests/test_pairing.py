@@ -181,6 +181,19 @@ def test_linked_folders_are_searched_each_once(tmp_path):
     assert list(left) == ["lost.tif"]
 
 
+def test_links_to_folders_that_cannot_be_reached_are_told(tmp_path):
+    """A target that is gone, and a ring; not a link to another file, nor a hidden one."""
+    scene(tmp_path, "x_PAN.tif", "x_MS.tif", "notes.txt")
+    for name, target in {"2023": "/gone/2023", "ring": "ring", "more": "notes.txt", ".lock": "no:1"}.items():
+        (tmp_path / name).symlink_to(target)
+    there, left = found(tmp_path)
+    assert list(there) == ["x"]
+    assert left == {
+        "2023": "the link leads to nothing that can be searched: No such file or directory",
+        "ring": "the link leads to nothing that can be searched: Too many levels of symbolic links",
+    }
+
+
 @pytest.mark.parametrize("mode", [0o000, 0o444])
 def test_a_folder_that_may_not_be_searched_is_told(mode, tmp_path, monkeypatch):
     """To one who is not root, who may go anywhere."""

@@ -356,12 +356,20 @@ def test_progress_is_told(small, tmp_path):
         ({"model": None}, "model takes a name"),
         ({"part": (0, 0, 1, 1)}, "part takes a Window or Bounds"),
         ({"creation_options": ["A=B"]}, "creation_options takes a mapping"),
+        ({"backend": "foo"}, "backend knows auto, torch, onnx, not 'foo'"),
+        ({"overwrite": "no"}, "overwrite takes True or False, not 'no'"),
+        ({"resume": "x"}, "resume takes True or False"),
+        ({"remembered": 1}, "remembered takes True or False"),
+        ({"device": 3, "model": "exp"}, "device takes a name, not 3"),
+        ({"output": None}, "output takes a name, not None"),
+        ({"ms": 5}, "ms takes a list, not 5"),
     ],
 )
 def test_a_job_has_values_that_mean_something(options, said, small, tmp_path):
     """As the command line and manifests do; a shift as text is one."""
     with pytest.raises(UsageError, match=said):
-        pansharpen_cli.sharpen(*small, tmp_path / "out.tif", **options)
+        pansharpen_cli.sharpen(**{"pan": small[0], "ms": small[1], "output": tmp_path / "out.tif", **options})
+    assert Job("p.tif", ["m.tif"], "out.tif", overwrite=np.bool_(True)).output == Path("out.tif")
     assert Job("p.tif", ["m.tif"], tmp_path, coregister="1,-2.5").coregister == (1, -2.5)
 
 

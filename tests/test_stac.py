@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from servers import misbehaving
 from worlds import Sheet, World, save
 
 from pansharpen_cli.errors import SceneError
-from pansharpen_cli.stac import read_item
+from pansharpen_cli.stac import is_item, read_item
 
 pystac = pytest.importorskip("pystac")
 
@@ -74,6 +75,42 @@ def test_bands_together_and_a_pan_by_its_role(new, tmp_path):
     assert found.band_names == ("red", "green", "blue", "nir")
 
 
+@pytest.mark.parametrize("folder", ["Scene #3", "fo?lder", "50% off"])
+@pytest.mark.parametrize("name", ["a.tif", "a#b.tif", "a?b.tif", "a b%20c.tif"])
+def test_files_of_a_local_item_are_files_whatever_their_names(folder, name, tmp_path, monkeypatch):
+    """The folder above has files of the same names up to # and ?, which another reader would take."""
+    inside = tmp_path / folder
+    inside.mkdir()
+    self_link = {"rel": "self", "href": "https://example.com/item.json", "type": "application/json"}
+    for pan in (f"./{name}", str(inside / name), f"../{folder}/{name}"):
+        content = item({"pan": asset(pan, "pan"), "ms": asset("ms.tif", "red", "green")}) | {"links": [self_link]}
+        href = written(inside, content)
+        monkeypatch.chdir(tmp_path)
+        for given in (href, f"{folder}/item.json"):
+            assert is_item(given)
+            found = read_item(given)
+            assert (found.pan, found.ms) == (str(inside / name), (str(inside / "ms.tif"),))
+    remote = {"pan": asset("https://example.com/a.tif?key=1#x", "pan"), "ms": asset("/vsis3/b/m.tif", "red", "green")}
+    found = read_item(written(inside, item(remote)))
+    assert (found.pan, found.ms) == ("https://example.com/a.tif?key=1#x", ("/vsis3/b/m.tif",))
+    assert is_item("https://example.com/item.json?key=1")
+
+
+@pytest.mark.parametrize("bands", [{"eo:bands": [{"name": "B8"}]}, {"bands": [{"name": "P", "raster:scale": 1}]}])
+@pytest.mark.parametrize(("key", "role"), [("panchromatic", "data"), ("B8", "pan")])
+def test_a_pan_by_its_key_or_role_whose_band_has_no_common_name(bands, key, role, tmp_path):
+    assets = RGB | {key: {"href": "./p.tif", "type": "image/tiff", "roles": [role], **bands}}
+    assert read_item(written(tmp_path, item(assets))).pan == str(tmp_path / "p.tif")
+
+
+def test_an_item_may_begin_with_a_byte_order_mark(tmp_path):
+    href = written(tmp_path, item(RGB | PAN))
+    Path(href).write_text(json.dumps(item(RGB | PAN)), encoding="utf-8-sig")
+    assert read_item(href).pan == str(tmp_path / "pan.tif")
+    with misbehaving(tmp_path) as url:
+        assert read_item(f"{url}/ok/item.json").pan == f"{url}/ok/pan.tif"
+
+
 RGB = {name: asset(f"{name}.tif", name) for name in ("red", "green", "blue")}
 PAN = {"pan": asset("pan.tif", "pan")}
 
@@ -89,6 +126,9 @@ PAN = {"pan": asset("pan.tif", "pan")}
         ({"type": "FeatureCollection"}, "is no STAC item"),
         ([1], "is no STAC item"),
         (item(RGB | PAN) | {"properties": 3}, "is no STAC item"),
+        (item(RGB | {"pan": {"href": "p.tif", "eo:bands": ["pan"]}}), "is no STAC item"),
+        (item(RGB | {"pan": asset("p.tif", "pan", type=3)}), "is no STAC item"),
+        (item(RGB | PAN, end_datetime="yesterday"), "is no STAC item"),
     ],
 )
 def test_an_item_that_leaves_a_choice_is_refused(content, said, tmp_path):
@@ -144,10 +184,72 @@ def test_from_item_to_item(format, tmp_path):
     assert data.extra_fields["file:size"] == out.stat().st_size
     assert ("profile=cloud-optimized" in data.media_type) == (format == "cog")
     assert made.properties["processing:software"].keys() == {"pansharpen_cli"}
-    assert [link.get_href() for link in made.get_links("derived_from")] == [href]
+    assert [link.get_absolute_href() for link in made.get_links("derived_from")] == [href]
     ring = made.geometry["coordinates"][0]
     assert ring[0] == ring[-1]
     assert sum((x1 - x0) * (y1 + y0) for (x0, y0), (x1, y1) in pairwise(ring)) < 0  # counter-clockwise
+
+
+def test_an_item_leads_to_the_one_it_was_made_of_from_any_folder(tmp_path, monkeypatch):
+    for folder in ("in", "out", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    WORLD.write(tmp_path / "in")
+    assets = {"pan": asset("./pan.tif", "pan"), "ms": asset("./ms.tif", "red", "green", "blue")}
+    href = written(tmp_path / "in", item(assets))
+    monkeypatch.chdir(tmp_path / "in")
+    done = run("item.json", "-o", "../out/out.tif", "--stac")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    [link] = pystac.Item.from_file("../out/out.json").get_links("derived_from")
+    assert (link.get_href(transform_href=False), link.get_absolute_href()) == ("../in/item.json", href)
+
+
+def test_an_item_tells_what_dn_mean(tmp_path):
+    """By the names of the raster extension, as in `bands` of STAC 1.1; nothing of a band that is not scaled."""
+    pan, ms = WORLD.write(tmp_path)
+    with rasterio.open(ms, "r+") as file:
+        file.scales, file.offsets = (1e-4, 1, 2), (0, 0, -0.5)
+    assert run(pan, ms, "-o", tmp_path / "out.tif", "--stac").returncode == 0
+    bands = json.loads((tmp_path / "out.json").read_text())["assets"]["data"]["bands"]
+    names = "scale", "offset"
+    told = [{name: band[f"raster:{name}"] for name in names if f"raster:{name}" in band} for band in bands]
+    assert told == [{"scale": 1e-4, "offset": 0}, {}, {"scale": 2, "offset": -0.5}]
+
+
+@pytest.mark.parametrize("nodata", ["nan", "inf", "-inf"])
+def test_an_item_is_json_whatever_nodata_is(nodata, tmp_path):
+    """STAC writes as text what JSON has no number for."""
+    pan, ms = replace(WORLD, dtype="float32", nodata=None).write(tmp_path)
+    assert run(pan, ms, "-o", tmp_path / "out.tif", "--stac", "--nodata", nodata).returncode == 0
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    made = json.loads((tmp_path / "out.json").read_text(), parse_constant=refuse)
+    assert {band["nodata"] for band in made["assets"]["data"]["bands"]} == {nodata}
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_model_is_fitted_to_the_scene_of_an_item(files, tmp_path):
+    """Its bands have the names of the item, not of the files, which have none here."""
+    world = World(ratio=2, pan_size=(128, 128), ms_size=(64, 64), waves=16, names=("x", "y", "z"))
+    world.write(tmp_path)
+    names = "red", "green", "blue"
+    if files > 1:
+        for index, name in enumerate(names):
+            save(tmp_path / f"{name}.tif", world.ms_image()[[index]], world.ms_sheet)
+        assets = PAN | RGB
+    else:
+        assets = PAN | {"ms": asset("./ms.tif", *names)}
+    href = written(tmp_path, item(assets))
+    command = [sys.executable, "-m", "pansharpen_cli", "run", href, "-o", tmp_path / "out.tif", "--adapt"]
+    done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    model = json.loads((tmp_path / "out.model" / "spec.json").read_text())
+    assert [band["name"] for band in model["bands"]] == list(names)
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.descriptions == names
+        assert file.tags(ns="PANSHARPEN")["MODEL"] == "out.model"
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32701", "EPSG:4326"])
@@ -217,6 +319,48 @@ def test_to_go_on_replaces_no_file_beside_a_product_that_is_not_there(tmp_path):
     (tmp_path / "look.png").write_text("mine")
     done = run(pan, ms, "-o", tmp_path / "out.tif", "--resume", "--quicklook", tmp_path / "look.png")
     assert (done.returncode, (tmp_path / "look.png").read_text()) == (1, "mine")
+
+
+BESIDE = {"--stac": "out.json", "--qgis-style": "out.qml", "--quicklook": "look.png"}
+
+
+def test_to_go_on_keeps_files_beside_a_finished_product(tmp_path):
+    """Whoever made them; what is missing is made."""
+    pan, ms = WORLD.write(tmp_path)
+    out, look = tmp_path / "out.tif", tmp_path / "look.png"
+    assert run(pan, ms, "-o", out, "--resume").returncode == 0
+    product = out.read_bytes()
+    for name in ("out.json", "look.png"):
+        (tmp_path / name).write_text("mine")
+    asked = "--stac", "--qgis-style", "--quicklook", look
+    for missing in (1, 0):
+        assert (tmp_path / "out.qml").exists() == (not missing)
+        done = run(pan, ms, "-o", out, "--resume", *asked)
+        assert done.returncode == 0, done.stderr
+        assert [(tmp_path / name).read_text() for name in ("out.json", "look.png")] == ["mine", "mine"]
+        assert done.stderr.count("exists already; it is kept") == 3 - missing
+    assert "<qgis" in (tmp_path / "out.qml").read_text()
+    done = run(pan, ms, "-o", out, "--resume", *asked, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["id"] == "out"
+    assert look.read_bytes().startswith(b"\x89PNG")
+    assert out.read_bytes() == product
+
+
+@pytest.mark.parametrize("option", BESIDE)
+def test_to_go_on_replaces_no_file_beside_a_product_that_is_made_anew(option, tmp_path):
+    pan, ms = WORLD.write(tmp_path)
+    out, beside = tmp_path / "out.tif", tmp_path / BESIDE[option]
+    assert run(pan, ms, "-o", out).returncode == 0
+    product = out.read_bytes()
+    beside.write_text("mine")
+    value = [beside] if option == "--quicklook" else []
+    done = run(pan, ms, "-o", out, "--resume", "--coregister", "1,1", option, *value)
+    assert (done.returncode, beside.read_text(), out.read_bytes()) == (1, "mine", product)
+    assert f"{beside} exists" in done.stderr
+    done = run(pan, ms, "-o", out, "--resume", "--coregister", "1,1", option, *value, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert "mine" not in beside.read_text(errors="replace")
 
 
 def test_a_footprint_in_a_sites_own_coordinates(tmp_path):

@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
 
 from pansharpen_cli.evaluation import tables
 from pansharpen_cli.evaluation.tables import Comparison, Result
+from pansharpen_cli.imaging.wald import Excerpts
 
 ERGAS = {"a_net": [1.0, 2.0, 4.0], "exp": [3.0, 3.5, 5.0], "gsa": [2.0, 2.5, 4.5]}
 Q2N = {"a_net": [0.8, 0.9, 0.7], "exp": [0.5, None, 0.6], "gsa": [0.8, 0.9, 0.7]}
@@ -43,6 +45,16 @@ def test_json_has_every_value_and_sample_statistics():
 def test_one_scene_has_no_deviation():
     assert tables.as_dict(comparison(1))["methods"]["exp"]["ERGAS"] == {"mean": 3.0, "std": None, "per_scene": [3.0]}
     assert "±" not in tables.as_text(comparison(1)) + tables.as_markdown(comparison(1)) + tables.as_latex(comparison(1))
+
+
+def test_of_excerpts_it_is_told_how_much_they_are():
+    parts = [Excerpts(33_000_000, 900_000_000), None, Excerpts(30_000_000, 100_000_000)]
+    found = replace(comparison(), excerpts=parts)
+    assert tables.as_dict(found)["excerpts"] == [
+        {"pixels": 33_000_000, "of": 900_000_000}, None, {"pixels": 30_000_000, "of": 100_000_000},
+    ]  # fmt: skip
+    assert found.caption == "3 scenes, ratio 4, sensor QB, excerpts of 2: 63.0 of 1000.0 MPix"
+    assert replace(found, excerpts=[None] * 3).caption == comparison().caption
 
 
 def test_best_and_second_best():

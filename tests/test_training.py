@@ -282,14 +282,14 @@ def test_the_best_weights_are_kept_and_early_stopping_ends(tmp_path: Path):
 
 def test_minutes_end_a_run_and_set_its_pace(tmp_path: Path):
     """The learning rate falls with the time that has passed, that before a resume included."""
-    best, steps, _ = train(tmp_path, RECIPES["default"], steps=0, minutes=0.05, every=10**6)
+    best, steps, _ = train(tmp_path, RECIPES["default"], steps=0, minutes=0.1, every=10**6)
     assert best.step == steps[-1].step == steps[-1].steps
     assert [step.step for step in steps if step.scores] == [best.step]
     rates = [step.lr for step in steps]
     assert max(rates) > 0.9e-3
     assert rates[-1] < 1e-4
-    assert torch.load(tmp_path / "state", weights_only=True)["seconds"] >= 3
-    _, steps, _ = train(tmp_path, RECIPES["default"], steps=0, minutes=0.05, every=10**6)
+    assert torch.load(tmp_path / "state", weights_only=True)["seconds"] >= 6
+    _, steps, _ = train(tmp_path, RECIPES["default"], steps=0, minutes=0.1, every=10**6)
     assert len(steps) == 1  # the time was over
 
 
@@ -314,9 +314,17 @@ def test_a_state_of_another_run_is_not_gone_on_from(tmp_path: Path):
     train(tmp_path, RECIPES["default"], terms={"seed": 1, "batch": 2})
     with pytest.raises(UsageError, match="was left by a run with other batch; give what that had"):
         train(tmp_path, RECIPES["default"], terms={"seed": 1, "batch": 4})
+    whole = torch.load(tmp_path / "state", weights_only=True)
     (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:1000])
     with pytest.raises(UsageError, match=r"cannot be read .* delete it to begin again"):
         train(tmp_path, RECIPES["default"])
+    for other in (b"hello", b"", {"a": 1}, [1], {**whole, "optimizer": {}}, {**whole, "network": {}}, {"terms": [1]}):
+        if isinstance(other, bytes):
+            (tmp_path / "state").write_bytes(other)
+        else:
+            torch.save(other, tmp_path / "state")
+        with pytest.raises(UsageError, match=r"^\S+/state cannot be read \([^\n]+\); delete it to begin again$"):
+            train(tmp_path, RECIPES["default"])
 
 
 def test_the_recipes_of_the_papers():

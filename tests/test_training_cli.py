@@ -277,6 +277,14 @@ def _break(folder: Path, data: Path, how: str) -> list[object]:
                 with rasterio.open(bad / name, "w", **profile) as file:
                     file.write(np.full_like(image, empty))
                     file.descriptions = ("blue", "green", "red", "nir")[: len(image)]
+        case "a TIFF that was cut short":
+            with rasterio.open(bad / "ms.tif") as file:
+                image, profile, names = file.read(), file.profile, file.descriptions
+            with rasterio.open(bad / "ms.tif", "w", **profile) as file:
+                file.descriptions = names
+                file.write(image)
+            os.truncate(bad / "ms.tif", (bad / "ms.tif").stat().st_size - 1)
+            return [data / "l8_plain_a", bad, *BGRN]
         case "an .h5 that was cut short" | "an .h5 with NaN":
             image = np.random.default_rng(0).normal(500, 99, (3, 4, 64, 64)).astype(np.float32)
             for name in ("good.h5", "bad.h5"):
@@ -292,8 +300,6 @@ def _break(folder: Path, data: Path, how: str) -> list[object]:
             with h5py.File(folder / "good.h5", "w") as file:
                 file["gt"], file["pan"], file["ms"] = image, image[:, :1], image[:, :, ::2, ::2]
             return [bad, folder / "good.h5", *BGRN]
-        case "only small scenes":
-            pass
         case "misregistered scenes":
             with rasterio.open(data / "l8_plain_b/ms.tif") as file:
                 image, profile = file.read(), file.profile
@@ -306,7 +312,7 @@ def _break(folder: Path, data: Path, how: str) -> list[object]:
 
 TOLD_AT_A_LOOK = (
     "an empty folder", "mixed band counts", "PAN and MS swapped", "an .h5 that was cut short",
-    "scenes of two geometries",
+    "a TIFF that was cut short", "scenes of two geometries",
 )  # fmt: skip
 """What headers tell, before a scene is prepared."""
 
@@ -320,6 +326,10 @@ TOLD_AT_A_LOOK = (
         ("nothing but NaN", "share no pixel where both hold data"),
         ("no data anywhere", "share no pixel where both hold data"),
         ("an .h5 that was cut short", "bad.h5 cannot be read as .h5 or .mat, it may be cut short"),
+        (
+            "a TIFF that was cut short",
+            "ms.tif ends before its pixels do, as after a copy that broke off; copy it again",
+        ),
         ("an .h5 with NaN", "sample 2 of"),
         ("scenes of two geometries", "train on scenes or on benchmark files, not on both"),
         ("only small scenes", "no scene has a usable patch of 64 MS pixels a side"),

@@ -333,15 +333,37 @@ def test_every_pixel_must_be_written_once(tmp_path):
         assert os.listdir(tmp_path) == []
 
 
-def test_pixels_that_gdal_clips_silently_are_found(tmp_path):
-    """12 bits hold 4095; GDAL writes that for 5000 and reports nothing."""
+def test_files_that_lay_where_a_first_product_appears_are_told(tmp_path, caplog):
+    """GDAL would read them as the new product's; those of an older product go with it."""
+    for suffix in (".ovr", ".aux.xml"):
+        (tmp_path / f"out.tif{suffix}").write_text("foreign")
+    write(tmp_path / "out.tif")
+    assert os.listdir(tmp_path) == ["out.tif"]
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 1
+    assert "out.tif.aux.xml" in told[0]
+    assert "out.tif.ovr" in told[0]
+    caplog.clear()
+    (tmp_path / "out.tif.aux.xml").write_text("of the product")
+    write(tmp_path / "out.tif", overwrite=True)
+    assert (os.listdir(tmp_path), caplog.records) == (["out.tif"], [])
+
+
+@pytest.mark.parametrize("format", ["gtiff", "cog"])
+def test_pixels_that_gdal_clips_silently_are_found(tmp_path, format):
+    """12 bits hold 4095; GDAL writes that for 5000 and reports nothing. It is told with the first of them, not at the
+    end; what is not valid is not written."""
     where, valid = grid(100, 100), np.ones((100, 100), bool)
-    hrms = np.full((1, 100, 100), 5000, "uint16")
-    with ProductWriter(tmp_path / "out.tif", where, ("a",), "uint16", None, creation_options={"NBITS": "12"}) as writer:
-        writer.write(slice(0, 100), slice(0, 100), hrms, valid)
-        with pytest.raises(OutputError, match="not read back as written"):
-            writer.finish({})
-    assert os.listdir(tmp_path) == []
+    hrms = np.full((1, 100, 100), 4095, "uint16")
+    options = {"creation_options": {"nbits": "12"}, "format": format}
+    with ProductWriter(tmp_path / "out.tif", where, ("a",), "uint16", None, **options) as writer:
+        writer.write(slice(0, 50), slice(0, 100), hrms[:, :50], valid[:50])
+        hrms[:, 60] = 5000
+        with pytest.raises(OutputError, match="holds 5000, which NBITS=12 does not: up to 4095"):
+            writer.write(slice(50, 100), slice(0, 100), hrms[:, 50:], valid[50:])
+        valid[60] = False
+        writer.write(slice(50, 100), slice(0, 100), hrms[:, 50:], valid[50:])
+        writer.finish({})
 
 
 @pytest.mark.parametrize(

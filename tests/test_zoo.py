@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from pansharpen_cli.errors import ModelError, OutputError
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.method import choose
-from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
+from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec, comparable
 from pansharpen_cli.networks import NETWORKS, build
 
 BGRN = ("blue", "green", "red", "nir")
@@ -207,6 +208,10 @@ def test_a_description_that_is_none_is_refused(models, text):
         {"halo": 10**9},
         {"scores": [1]},
         {"scores": {"a.x": {}, "exp": {}}},
+        {"scores": {"a.x": {"ergas": 1}, "exp": {"ergas": 0}}},
+        {"scores": {"a.x": {"ergas": -1}, "exp": {"ergas": 1}}},
+        {"scores": {"exp": {"ergas": 10**400}}},
+        {"training": {"elsewhere": {"a town": {"exp": {"ergas": 0.0}}}}},
         {"training": [1]},
         {"training": {"elsewhere": {"a town": {"exp": 1.0}}}},
         {"format_version": 99},
@@ -281,6 +286,44 @@ def test_auto_goes_by_scenes_that_all_were_judged_on_and_none_learned_from(model
     assert choose("auto", SimpleNamespace(band_names=BGRN, ratio=4, exact_ratio=4.0)).name == (
         "any" if known else "these"
     )
+
+
+def test_a_model_beside_an_exp_without_error_takes_no_other_with_it(models, monkeypatch, caplog):
+    monkeypatch.setattr(zoo, "folders", lambda: [models])
+    for name in ("a.x", "b.x"):
+        random_model(models / name, channels=8, scores={name: {"ergas": 1.0}, "exp": {"ergas": 2.0}})
+    change(models / "a.x", scores={"a.x": {"ergas": 0.5}, "exp": {"ergas": 0}})
+    assert choose("auto", SimpleNamespace(band_names=BGRN, ratio=4, exact_ratio=4.0)).name == "b.x"
+    assert "a.x/spec.json makes no sense" in caplog.text
+    assert comparable({"a.x": {"ergas": 0.0}, "exp": {"ergas": 0.0}}) == {"a.x": {"ergas": 0.0}}
+
+
+def test_what_is_listed_is_what_its_name_finds(tmp_path, monkeypatch):
+    """Whatever folders are called: of one name, the first place counts, and the folder of that name before a copy."""
+    own, shipped = tmp_path / "own", tmp_path / "shipped"
+    monkeypatch.setattr(zoo, "folders", lambda: [own, shipped])
+    random_model(shipped / "a.x", channels=4)
+    random_model(shipped / "b.x", channels=4)
+    random_model(shipped / "c.x", channels=4)
+    random_model(own / "mine", channels=8)
+    change(own / "mine", name="a.x")
+    random_model(own / "b.x", channels=8)
+    shutil.copytree(own / "b.x", own / "b-before")
+    found = {model.name: model.folder for model in zoo.models()}
+    assert found == {"a.x": own / "mine", "b.x": own / "b.x", "c.x": shipped / "c.x"}
+    assert {name: zoo.find(name).folder for name in found} == found
+    assert zoo.find("b-before").folder == own / "b-before"
+    random_model(own / "c.x", channels=8)
+    change(own / "c.x", name="d.x")
+    assert [zoo.find(name).folder for name in ("c.x", "d.x")] == [shipped / "c.x", own / "c.x"]
+
+
+def test_a_card_need_not_be_utf8(models):
+    random_model(models / "a.x", channels=8)
+    (models / "a.x" / "README.md").write_bytes("Modell f\xfcr Wien".encode("latin-1"))
+    shown = CliRunner().invoke(app.app, ["models", "a.x"])
+    assert shown.exit_code == 0, shown.exception
+    assert "Modell f\ufffdr Wien" in shown.output
 
 
 def test_auto_guesses_nothing(models, monkeypatch):

@@ -39,6 +39,7 @@ from pansharpen_cli.errors import ModelError
 from pansharpen_cli.modelspec import ModelSpec
 from pansharpen_cli.networks.consistency import Consistent
 from pansharpen_cli.networks.network import Frozen, Network, Observing, SceneStatistics
+from pansharpen_cli.outputs.target import check_target
 from pansharpen_cli.zoo import Model
 
 log = logging.getLogger(__name__)
@@ -68,12 +69,15 @@ def missing() -> str | None:
     return " and ".join(absent) if absent else None
 
 
-def export(network: Network, spec: ModelSpec, path: Path, *, any_bands: bool = False, half: bool = False) -> OnnxFile:
+def export(
+    network: Network, spec: ModelSpec, path: Path, *, any_bands: bool = False, half: bool = False,
+    overwrite: bool = False,
+) -> OnnxFile:  # fmt: skip
     """Write `network`, described by `spec`, to `path`, and read it back.
 
     `any_bands`: the network treats bands alike, and the file shall take any number of them. `half`: convolutions in
-    half precision. Raises ModelError if it cannot be exported or does not give torch's numbers; `path` then is as
-    before.
+    half precision. Raises ModelError if it cannot be exported or does not give torch's numbers, OutputError if there
+    is a file by now that may not be replaced; `path` then is as before.
     """
     if absent := missing():
         raise ModelError(f"export needs {absent}; pip install 'pansharpen-cli[export]'")
@@ -86,6 +90,7 @@ def export(network: Network, spec: ModelSpec, path: Path, *, any_bands: bool = F
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(written.content)
+        check_target(path, overwrite)  # again: the work took minutes
         os.replace(partial, path)
     except OSError as error:
         raise ModelError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
@@ -99,12 +104,15 @@ def _declared(spec: ModelSpec, network: Network) -> ModelSpec:
     return replace(spec, halo=network.halo, multiple_of=network.multiple_of, alignment=network.alignment)
 
 
-def export_model(model: Model, path: Path, *, bands: int | None = None, half: bool = False) -> OnnxFile:
+def export_model(
+    model: Model, path: Path, *, bands: int | None = None, half: bool = False, overwrite: bool = False
+) -> OnnxFile:
     """The same for a model of the zoo. One of any bands is exported for any, unless `bands` are given."""
     if model.spec.bands and bands not in (None, len(model.spec.bands)):
         raise ModelError(f"{model.name} has {len(model.spec.bands)} bands, not {bands}; leave out --bands")
     network = model.load(bands or TRACED_BANDS)
-    return export(network, model.spec, path, any_bands=not model.spec.bands and bands is None, half=half)
+    any_bands = not model.spec.bands and bands is None
+    return export(network, model.spec, path, any_bands=any_bands, half=half, overwrite=overwrite)
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,8 +78,14 @@ class OnnxBackend:
             apply.run_with_iobinding(binding)
         except Exception as error:
             raise ModelError(f"{self._model.path} failed on a tile: {brief(error)}") from error
-        hrms: Float32 = binding.copy_outputs_to_cpu()[0][0]
-        return hrms
+        hrms = binding.copy_outputs_to_cpu()[0]
+        wanted = (1, len(ms), *pan.shape[1:])
+        if hrms.shape != wanted:
+            raise ModelError(
+                f"{self._model.path} gives an image of {hrms.shape} for a tile of {wanted}; export the model again"
+            )
+        tile: Float32 = hrms[0]
+        return tile
 
     def _session(self, content: bytes, where: Place) -> Any:
         try:
@@ -102,8 +108,8 @@ class OnnxBackend:
         """The graph takes images and statistics that there will be, and gives HRMS."""
         observed = {output.name for output in self._observe.get_outputs()} if self._observe else set()
         inputs = {given.name: given for given in self._apply.get_inputs()}
-        outputs = [given.name for given in self._apply.get_outputs()]
+        outputs = [(given.name, given.type) for given in self._apply.get_outputs()]
         unknown = inputs.keys() - {*IMAGES, GAINS, *observed}
         images = all(name in inputs and len(inputs[name].shape) == 4 for name in IMAGES)
-        if unknown or not images or outputs != [OUTPUT]:
+        if unknown or not images or outputs != [(OUTPUT, "tensor(float)")]:
             raise ModelError(f"{self._model.path} does not take pan and ms and give hrms; export the model again")

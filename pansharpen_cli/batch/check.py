@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pansharpen_cli.batch.scene import scene_name
 from pansharpen_cli.errors import OutputError, SceneError, UsageError
 from pansharpen_cli.inputs.mosaic import files_of
+from pansharpen_cli.outputs.writer import check_options
 from pansharpen_cli.system import locations
 from pansharpen_cli.system.files import check_folder, real, same_file
 from pansharpen_cli.upload import is_there
@@ -29,6 +30,7 @@ def check(batch: Batch) -> None:
         raise UsageError(
             f"the summary would take the place of {batch.manifest}; give it another name, or a --summary-folder"
         )
+    _check_options(batch)
     _check_absent(batch)
     for folder in batch.folders:
         locations.check_output(folder)
@@ -62,6 +64,13 @@ def _check_inputs(batch: Batch) -> None:
                         f"{locations.told(product)} would take the place of an input of "
                         f"{scene_name(job, batch.folder)}; give it another out, or the products another folder"
                     )
+
+
+def _check_options(batch: Batch) -> None:
+    """Creation options, in whatever combination scenes have them, must be such that a product can be written."""
+    asked = {(job.format, tuple(job.creation_options.items()), job.dtype) for job in batch.jobs if job.creation_options}
+    for format, options, dtype in asked:
+        check_options(format, dict(options), dtype)
 
 
 def _files(path: str | Path) -> Sequence[str | Path]:

@@ -68,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """A file that was left, or a folder that was not searched, and why."""
+    """A file that was left, or a folder or link that was not searched, and why."""
 
     path: Path
     reason: str
@@ -130,8 +130,8 @@ def pair(folder: Path, leave_out: Path | None = None) -> tuple[list[Pair], list[
 
 
 def _rasters(folder: Path, leave_out: Path | None) -> tuple[list[Path], list[Unpaired]]:
-    """Files, sorted, and folders that cannot be searched. A folder that several names lead to is searched once, by that
-    without a link if there is one."""
+    """Files, sorted, and folders and links that cannot be searched. A folder that several names lead to is searched
+    once, by that without a link if there is one."""
     files: list[Path] = []
     closed: list[Unpaired] = []
     folders, links, seen = deque([folder]), deque[Path](), set[tuple[int, int]]()
@@ -156,7 +156,18 @@ def _rasters(folder: Path, leave_out: Path | None) -> tuple[list[Path], list[Unp
                 (links if link else folders).append(path)
             elif path.suffix.lower() in SUFFIXES and (link or os.path.isfile(path)):
                 files.append(path)
+            elif link and (fault := _unreachable(path)):
+                closed.append(Unpaired(path, f"the link leads to nothing that can be searched: {fault}"))
     return sorted(files), closed
+
+
+def _unreachable(link: Path) -> str | None:
+    """Why nobody can follow it."""
+    try:
+        os.stat(link)
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 def _named(path: Path, folder: Path) -> _File:

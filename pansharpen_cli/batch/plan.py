@@ -75,7 +75,8 @@ def _made(name: str, job: Job, speeds: Mapping[str, float], threads: int) -> Pla
         itemsize = np.dtype(job.dtype or scene.dtype).itemsize
         bands = len(scene.band_names)
     height, width = canvas.grid.height, canvas.grid.width
-    tile = job.tile or tile_size(method, reach, on_gpu=job.device.startswith("cuda"))
+    how = {"on_gpu": job.device.startswith("cuda"), "by_torch": job.backend != "onnx"}
+    tile = job.tile or tile_size(method, reach, **how)
     speed = speeds.get(method.name)
     return Plan(
         name, "make", method.name, width, height, bands, tile,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pansharpen_cli.batch.summary import Summary, read_summary
 from pansharpen_cli.batch.workers import Death, Workers
 from pansharpen_cli.cluster import Cluster, Lost, wants_gpu
 from pansharpen_cli.job import Job
+from pansharpen_cli.resume import is_seen
 from pansharpen_cli.system import locations
 from pansharpen_cli.system.files import in_words, remove_partials, remove_passing
 
@@ -90,8 +92,8 @@ def sharpen_all(batch: Batch, on_scene: Callable[[int, int, int], None] = lambda
     expected = {task.scene: task.outcome("left") for task in tasks}
     queue, counts = deque(tasks), Counter[str]()
     with (
-        _hands(batch) as each,  # first: a summary is not emptied for a cluster that is not there
-        Summary(batch.summary, expected, keep=batch.resume) as summary,
+        _hands(batch) as each,  # first: no folder is made and no summary emptied for a cluster that is not there
+        _summary(batch, expected) as summary,
     ):
         for task, result in each(queue):
             if not isinstance(result, Outcome) and (again := _again(result, task, batch.retries)):
@@ -114,19 +116,36 @@ def _hands(batch: Batch) -> Iterator[Callable[[deque[Task]], Iterator[tuple[Task
     if batch.scheduler:
         [device] = batch.devices
         with Cluster(batch.scheduler, wants_gpu(device)) as cluster:
-            yield lambda queue: cluster.each(queue, Desk(device, batch.threads))
+            yield lambda queue: map(_seen_here, cluster.each(queue, Desk(device, batch.threads)))
         return
     level = logging.DEBUG if log.isEnabledFor(logging.DEBUG) else logging.WARNING
     with Workers(batch.desks, level=level, on_log=_log, tidy=_tidy) as workers:
         yield workers.each
 
 
-def _tasks(batch: Batch) -> list[Task]:
-    """Of the batch's shard, after a look at all that can be known to go wrong."""
-    check(batch)
+def _seen_here(told: tuple[Task, Result]) -> tuple[Task, Result]:
+    """What a worker tells of a task, unless its folders are not those that are called so here."""
+    task, result = told
+    if isinstance(result, Failure) and result.absent and os.path.exists(result.absent.path):
+        return task, replace(result, message=str(result.absent.elsewhere))
+    if isinstance(result, Outcome) and not is_seen(task.job, result.job_sha256 or ""):
+        return task, Failure(
+            f"{task.job.output} was made by a worker, but is not here; give a folder that the workers share", False
+        )
+    return told
+
+
+def _summary(batch: Batch, expected: Mapping[str, Outcome]) -> Summary:
+    """In a folder that is made, as that of the products is."""
     for folder in batch.folders:
         with in_words(f"{folder} cannot be made for products or summary"):
             folder.mkdir(parents=True, exist_ok=True)
+    return Summary(batch.summary, expected, keep=batch.resume)
+
+
+def _tasks(batch: Batch) -> list[Task]:
+    """Of the batch's shard, after a look at all that can be known to go wrong."""
+    check(batch)
     before = batch.before if batch.resume else {}
     names = [(scene_name(job, batch.folder), job) for job in batch.shard.of(batch.jobs)]
     tasks = [Task(name, job, batch.resume, batch.qnr, before.get(name)) for name, job in names]

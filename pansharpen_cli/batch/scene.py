@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pansharpen_cli import pipeline
-from pansharpen_cli.errors import OutputError, PansharpenError
+from pansharpen_cli.errors import AbsentError, OutputError, PansharpenError
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.job import Job
 from pansharpen_cli.outputs.journal import BusyError
@@ -65,10 +65,10 @@ class Task:
 
     def anywhere(self) -> Task:
         """For a worker in another folder. It goes on with what another one, that died, has left."""
-        job = self.job
-        paths = [locations.anywhere(path) for path in (job.pan, *job.ms)]
+        job, given = self.job, (self.job.pan, *self.job.ms)
+        pan, *ms = map(locations.anywhere, given)
         output = job.output if locations.output_url(job.output) else job.output.absolute()
-        return replace(self, job=replace(job, pan=paths[0], ms=paths[1:], output=output), resume=True)
+        return replace(self, job=replace(job, pan=pan, ms=ms, output=output, given=given), resume=True)
 
     def outcome(self, status: Status, message: str = "") -> Outcome:
         """Of a scene without a product."""
@@ -77,11 +77,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Failure:
-    """Of one attempt. `may_pass`: the next one may have better luck; `busy`: another run is making the product."""
+    """Of one attempt. `may_pass`: the next one may have better luck; `busy`: another run is making the product;
+    `absent`: the input that is not there."""
 
     message: str
     may_pass: bool
     busy: bool = False
+    absent: AbsentError | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Desk:
             return Failure(str(error), may_pass=False, busy=True)
         except PansharpenError as error:
             # bad input stays bad; what the system or GDAL did not want to write may be written later
-            return Failure(str(error), isinstance(error, OutputError) and error.__cause__ is not None)
+            may_pass = isinstance(error, OutputError) and error.__cause__ is not None
+            return Failure(str(error), may_pass, absent=error if isinstance(error, AbsentError) else None)
         except (OSError, MemoryError) as error:
             return Failure(f"{type(error).__name__}: {error}", may_pass=True)
         except Exception as error:  # one scene's bug is not the others' end

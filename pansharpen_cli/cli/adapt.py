@@ -51,7 +51,12 @@ def adapt(
         ),
     ] = "measured",
     coregister: Annotated[str, typer.Option(help="auto, off, report, or DX,DY in PAN pixels.")] = "auto",
-    minutes: Annotated[float, typer.Option(min=0.0, help="Learning stops after so long, if it still gains.")] = 8.0,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="Learning stops after so long, if it still gains; what is measured and judged comes on top."
+        ),
+    ] = 8.0,
     steps: Annotated[
         int, typer.Option(min=0, help="Learning stops after so many steps; 0: when nothing is gained.")
     ] = 0,
@@ -119,7 +124,7 @@ def _summary(adapted: Adapted) -> str:
     return (
         f"{adapted.model.folder}: {metric.upper()} of the held-out blocks {before}{adapted.after[metric]:.3f} "
         f"{f'by {shares},' if shares else f'after {adapted.steps} steps'} "
-        f"in {adapted.seconds / 60:.1f} minutes ({name}: {best[metric]:.3f})"
+        f"in {adapted.seconds / 60:.1f} minutes in all ({name}: {best[metric]:.3f})"
     )
 
 

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from pansharpen_cli.cli import console, options
-from pansharpen_cli.errors import OutputError
 
 
 def export(
@@ -33,11 +32,11 @@ def export(
     console.set_up(quiet, verbose)
     from pansharpen_cli import zoo
     from pansharpen_cli.backends.export import export_model
+    from pansharpen_cli.outputs.target import check_target
 
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists; choose another name or --overwrite it")
+    check_target(output, overwrite)
     source = zoo.find(options.network(model, "exported"))
-    written = export_model(source, output, bands=bands, half=half)
+    written = export_model(source, output, bands=bands, half=half, overwrite=overwrite)
     told = {
         "path": str(output),
         "model": source.name,

@@ -96,7 +96,7 @@ def _show(model: Model, json_: bool) -> None:
     if json_ or model.lone or not card.is_file():
         console.put(json.dumps(_entry(model)))
     else:
-        console.put(card.read_text(encoding="utf-8"))
+        console.put(card.read_text(encoding="utf-8", errors="replace"))
 
 
 def _show_classical(name: str, json_: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -153,9 +154,11 @@ def run(
     """
     console.set_up(quiet, verbose)
     count = console.threads(threads)
-    from pansharpen_cli import pipeline
+    from pansharpen_cli import pipeline, zoo
+    from pansharpen_cli.cluster import UNSPLIT
     from pansharpen_cli.inputs import coregistration
     from pansharpen_cli.job import Job
+    from pansharpen_cli.resume import kept
     from pansharpen_cli.resume import resume as resume_
     from pansharpen_cli.system import locations
 
@@ -167,6 +170,8 @@ def run(
         raise UsageError(f"{needy} need an output on this machine, not {url}")
     if options.scheduler(scheduler) and max_memory:
         raise UsageError("--max-memory is this process's, and --scheduler's workers do the work; limit them instead")
+    if scheduler and (backend is Backend.onnx or (backend is Backend.auto and zoo.is_lone(model))):
+        raise UsageError(f"--scheduler splits a scene, and {UNSPLIT}")
     given, item = pan, None if ms else _item(pan)
     if item:
         pan, ms, band_names = item.pan, [*item.ms], band_names or (None if bidx else ",".join(item.band_names))
@@ -193,18 +198,20 @@ def run(
         part=_part(bounds, bounds_crs, window),
         statistics=statistics.value,
     )
-    beside = _Beside(quicklook, qgis_style, stac)
-    beside.check(job, given, overwrite or (resume and product.exists()))
+    if adapt and resume:
+        raise UsageError("--resume cannot go on with --adapt; give the model that was fitted by --model")
+    beside = _Beside(product, quicklook, qgis_style, stac)
+    # who goes on may find what is beside a finished product; else it is in the way, before any work
+    made = kept(job) if resume and not overwrite and beside.there else None
+    beside.check(job, given, overwrite or made is not None)
     if adapt:
-        if resume:
-            raise UsageError("--resume cannot go on with --adapt; give the model that was fitted by --model")
-        if bidx or band_names or nodata != "file":
-            raise UsageError("--adapt takes the MS as it is, without --bidx, --band-names and --nodata")
+        if bidx or nodata != "file":
+            raise UsageError("--adapt takes the MS as it is, without --bidx and --nodata")
         job = replace(job, model=_adapted(job, quiet))
     with console.progress(quiet, "tile") as on_tile, _compute(scheduler, device) as compute:
         make = partial(resume_ if resume and not url else pipeline.sharpen, on_tile=on_tile, compute=compute)
-        made = _sent(job, make, resume) if url else make(job)
-    beside.write(made, item)
+        made = made or (_sent(job, make, resume) if url else make(job))
+    beside.write(made, item, overwrite)
     if json_:
         console.put(json.dumps(_as_json(made, url, quicklook)))
     elif not quiet:
@@ -261,7 +268,8 @@ def _adapted(job: Job, quiet: bool) -> str:
     check_target(job.output, job.overwrite)
     task = Adaptation(
         job.pan, job.ms, job.output.with_suffix(".model"), options.network(job.model, "adapted"),
-        sensor=job.sensor, coregister=job.coregister, device=job.device, threads=job.threads, overwrite=job.overwrite,
+        band_names=job.band_names, sensor=job.sensor, coregister=job.coregister, device=job.device,
+        threads=job.threads, overwrite=job.overwrite,
     )  # fmt: skip
     with console.progress(quiet, "step") as tell:
         adapted = adapt(task, lambda step, gain: tell(step, step))
@@ -279,51 +287,66 @@ def _item(path: str) -> ItemScene:
 
 @dataclass(frozen=True)
 class _Beside:
-    """What is written beside the product."""
+    """What is written beside the `product`."""
 
+    product: Path
     quicklook: Path | None
     style: bool
     stac: bool
 
-    def check(self, job: Job, given: str, overwrite: bool) -> None:
+    @property
+    def asked(self) -> dict[str, Path]:
+        """The file of each option that was given."""
+        from pansharpen_cli.outputs.qgis import style_beside
+        from pansharpen_cli.stac import item_beside
+
+        files = {
+            "--quicklook": self.quicklook,
+            "--qgis-style": style_beside(self.product) if self.style else None,
+            "--stac": item_beside(self.product) if self.stac else None,
+        }
+        return {option: path for option, path in files.items() if path}
+
+    @property
+    def there(self) -> bool:
+        """Whether something already has one of their names."""
+        return any(map(os.path.lexists, self.asked.values()))
+
+    def check(self, job: Job, given: str, may_exist: bool) -> None:
         """They must not take the place of another file of this run, `given` as its PAN or item among them, and of no
         file at all unasked."""
         from pansharpen_cli.outputs.qgis import style_beside
         from pansharpen_cli.outputs.target import check_target
         from pansharpen_cli.stac import item_beside
 
-        asked = {
-            "--quicklook": self.quicklook,
-            "--qgis-style": style_beside(job.output) if self.style else None,
-            "--stac": item_beside(job.output) if self.stac else None,
-        }
+        asked = self.asked
         taken = [job.output, *map(Path, (given, job.pan, *job.ms))]
         for option, path in asked.items():
-            if path is None:
-                continue
-            check_target(path, overwrite)
+            check_target(path, may_exist)
             if path.resolve() in [other.resolve() for other in taken]:
                 raise OutputError(f"{option} {path} is another file of this run; give it a name of its own")
             taken.append(path)
         if self.quicklook:
             targets.png(self.quicklook, "--quicklook")
         for option, older in (("--qgis-style", style_beside(job.output)), ("--stac", item_beside(job.output))):
-            if job.overwrite and job.output.exists() and asked[option] is None and older.exists():
+            if job.overwrite and job.output.exists() and option not in asked and older.exists():
                 log.warning("%s was made of the product that is replaced; remove it, or give %s again", older, option)
 
-    def write(self, product: Product, item: ItemScene | None) -> None:
-        if self.quicklook:
-            from pansharpen_cli.outputs.quicklook import write_quicklook
+    def write(self, product: Product, item: ItemScene | None, overwrite: bool) -> None:
+        """Beside a product that was kept, what is there is kept, too: nothing tells whose it is."""
+        from pansharpen_cli.outputs.qgis import write_style
+        from pansharpen_cli.outputs.quicklook import write_quicklook
+        from pansharpen_cli.stac import write_item
 
-            write_quicklook(product.path, self.quicklook)
-        if self.style:
-            from pansharpen_cli.outputs.qgis import write_style
-
-            write_style(product.path)
-        if self.stac:
-            from pansharpen_cli.stac import write_item
-
-            write_item(product, item)
+        for option, path in self.asked.items():
+            if product.kept and not overwrite and os.path.lexists(path):
+                log.warning("%s exists already; it is kept", path)
+            elif option == "--quicklook":
+                write_quicklook(product.path, path)
+            elif option == "--qgis-style":
+                write_style(product.path)
+            else:
+                write_item(product, item)
 
 
 def _summary(product: Product, url: str | None, quicklook: Path | None) -> str:

@@ -32,7 +32,7 @@ from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.interpolation import Array, sample
 from pansharpen_cli.imaging.mtf import Sensor
 from pansharpen_cli.imaging.radiometry import Radiometry
-from pansharpen_cli.imaging.wald import FullScene, ReducedScene
+from pansharpen_cli.imaging.wald import Excerpts, FullScene, ReducedScene
 from pansharpen_cli.inputs.canvas import ArrayCanvas
 from pansharpen_cli.method import choose
 from pansharpen_cli.metrics import FULL, OPTIONAL, PRESETS, REDUCED, ArrayImage, Score, full, reduced, units
@@ -117,9 +117,11 @@ def compare(
     """
     entrants: list[_Entrant] = []
     ratios: set[int] = set()
+    excerpts: list[Excerpts | None] = []
     for number, source in enumerate(sources):
         scene = source.load()
         ratios.add(scene.ratio)
+        excerpts.append(scene.excerpts)
         if not entrants:
             _warm_up(scene, source.sensor)
             entrants = _entrants(models, scene)
@@ -149,6 +151,7 @@ def compare(
         },
         left_out={entrant.name: entrant.misfit for entrant in entrants if entrant.misfit},
         reasons={name: reason for entrant in kept for name, reason in entrant.reasons.items()},
+        excerpts=excerpts,
     )
 
 

@@ -21,7 +21,7 @@ from pansharpen_cli.imaging.interpolation import sample
 from pansharpen_cli.imaging.mtf import Sensor
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.imaging.tiling import Pixels
-from pansharpen_cli.imaging.wald import FullScene, ReducedScene, reduce
+from pansharpen_cli.imaging.wald import Excerpts, FullScene, ReducedScene, reduce
 from pansharpen_cli.inputs.canvas import ArrayCanvas, Canvas, SceneCanvas
 from pansharpen_cli.inputs.coregistration import Choice, measure, to_apply
 from pansharpen_cli.inputs.raster import Raster
@@ -42,6 +42,7 @@ def load(
     *ms: str | Path,
     sensor: Sensor,
     bands: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     ratio: int | None = None,
     name: str = "",
     coregister: Choice = "auto",
@@ -49,38 +50,42 @@ def load(
 ) -> ReducedScene:
     """The scene of these files as a task of `ratio` (default: its own) with these `bands` (default: all).
 
-    Bands are named as models name them. More than `most` pixels of the task's PAN are told by excerpts. Raises
-    SceneError if a band is missing or the scene is too small.
+    Bands are named as models name them; `band_names` replace those of the files. More than `most` pixels of the task's
+    PAN are told by excerpts. Raises SceneError if a band is missing or the scene is too small.
     """
-    with Scene.open(pan, *ms) as scene:
+    with Scene.open(pan, *ms, names=band_names) as scene:
         names, order = _chosen(scene.band_names, bands, ms[0])
         canvas = _canvas(scene, coregister)
         ratio = ratio or scene.ratio
-        pixels, grid = _held(canvas, most and most * scene.ratio**2, ratio * scene.ratio)
+        pixels, grid, excerpts = _held(canvas, most and most * scene.ratio**2, ratio * scene.ratio)
         _check_size(pixels.ms, ratio, ms[0])
         reduced = reduce(
             name or str(pan), pixels.pan, pixels.ms[order], pixels.valid,
             ratio=ratio, sensor=sensor, band_names=names,
         )  # fmt: skip
-        if grid is None and not reduced.valid.any():
+        if excerpts and not reduced.valid.any():
             raise SceneError(f"none of the excerpts of {pan} holds data to be judged by; cut it to where it has some")
-        return _usable(replace(reduced, grid=grid and grid.coarsened(scene.ratio, *reduced.valid.shape)))
+        grid = grid and grid.coarsened(scene.ratio, *reduced.valid.shape)
+        return _usable(replace(reduced, grid=grid, excerpts=excerpts))
 
 
 def load_full(
     pan: str | Path,
     *ms: str | Path,
     bands: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     name: str = "",
     coregister: Choice = "auto",
     most: int | None = None,
 ) -> FullScene:
     """The scene of these files at its own resolution with these `bands` (default: all), more than `most` PAN pixels in
-    excerpts. Raises SceneError."""
-    with Scene.open(pan, *ms) as scene:
+    excerpts; `band_names` replace those of the files. Raises SceneError."""
+    with Scene.open(pan, *ms, names=band_names) as scene:
         names, order = _chosen(scene.band_names, bands, ms[0])
-        pixels, grid = _held(_canvas(scene, coregister), most, scene.ratio)
-        return FullScene(name or str(pan), names, pixels.pan, pixels.ms[order], pixels.valid, grid=grid)
+        pixels, grid, excerpts = _held(_canvas(scene, coregister), most, scene.ratio)
+        return FullScene(
+            name or str(pan), names, pixels.pan, pixels.ms[order], pixels.valid, grid=grid, excerpts=excerpts
+        )
 
 
 def load_with_truth(
@@ -98,7 +103,7 @@ def load_with_truth(
     with Scene.open(pan, *ms) as scene:
         names, order = _chosen(scene.band_names, bands, ms[0])
         canvas = _canvas(scene, coregister)
-        pixels, _ = _held(canvas)
+        pixels, *_ = _held(canvas)
         gt, known = _on_canvas(truth, canvas, names)
         return _usable(ReducedScene(
             name or str(pan), names, pixels.pan, pixels.ms[order], gt, pixels.valid & known, grid=canvas.whole_grid,
@@ -207,17 +212,20 @@ def _moved(
     return sample(pan, valid, rows, cols, "sinc").astype(np.float32)
 
 
-def _held(canvas: SceneCanvas, most: int | None = None, grain: int = 1) -> tuple[Pixels, GeoGrid | None]:
-    """The canvas, or excerpts of it, and the grid of what is held, if it is whole; says so if it is not."""
+def _held(
+    canvas: SceneCanvas, most: int | None = None, grain: int = 1
+) -> tuple[Pixels, GeoGrid | None, Excerpts | None]:
+    """The canvas and its grid, or excerpts of it, which it says."""
     pixels = held(canvas, most, grain)
     grid = canvas.whole_grid
     if pixels.valid.shape == (grid.height, grid.width):
-        return pixels, grid
+        return pixels, grid, None
+    excerpts = Excerpts(pixels.valid.size, grid.height * grid.width)
     log.info(
         "%.0f of the %.0f MPix of %s stand for all: excerpts, spread evenly",
-        pixels.valid.size / 1e6, grid.height * grid.width / 1e6, canvas.scene.pan.path,
+        excerpts.pixels / 1e6, excerpts.of / 1e6, canvas.scene.pan.path,
     )  # fmt: skip
-    return pixels, None
+    return pixels, None, excerpts
 
 
 def _on_canvas(

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pansharpen_cli.imaging.wald import Excerpts
+
 LOWER_IS_BETTER = {"SAM", "ERGAS", "RMSE", "D_lambda", "D_s", "D_lambda_K", "D_s_R", "D_rho", "R_SAM", "R_ERGAS"}
 """Of the others the larger value is better."""
 DIGITS = {"SAM": 3, "ERGAS": 3, "PSNR": 2, "RMSE": 2, "R_SAM": 3, "R_ERGAS": 3, "seconds": 3, "MPix/s": 2}
@@ -61,6 +63,7 @@ class Statistic(NamedTuple):
 class Comparison:
     """Methods on the same scenes: `methods` holds for each of them one result a scene, in the order of `scenes`.
 
+    `excerpts`: of which parts of the scenes, in their order, the numbers are; None: of all of one.
     `terms`: what the numbers depend on besides, by name. `left_out`: methods that were not compared, and why.
     `reasons`: why a metric has no value.
     """
@@ -71,6 +74,7 @@ class Comparison:
     terms: Mapping[str, str | float | None] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    excerpts: Sequence[Excerpts | None] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -102,14 +106,24 @@ class Comparison:
             for name, value in self.terms.items()
             if value is not None
         ]
-        return ", ".join([self.scenes[0] if count == 1 else f"{count} scenes", *stated])
+        return ", ".join([self.scenes[0] if count == 1 else f"{count} scenes", *stated, *self._parts])
+
+    @property
+    def _parts(self) -> list[str]:
+        """How many scenes were judged by excerpts, and by how much of them."""
+        parts = [part for part in self.excerpts if part]
+        if not parts:
+            return []
+        pixels, whole = (sum(sizes) / 1e6 for sizes in zip(*parts, strict=True))
+        return [f"excerpts of {len(parts)}: {pixels:.1f} of {whole:.1f} MPix"]
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """For JSON: the terms, the scenes, and by method and column the mean, the standard deviation and every value."""
+    """For JSON: terms, scenes and their excerpts; by method and column mean, standard deviation and every value."""
     return {
         **comparison.terms,
         "scenes": list(comparison.scenes),
+        "excerpts": [part and part._asdict() for part in comparison.excerpts],
         "methods": {
             method: {
                 JSON_NAMES.get(column, column): {

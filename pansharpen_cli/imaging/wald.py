@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,15 @@ Geometry = Literal["area", "toolbox"]
 PHASES = {"area": area_phase, "toolbox": toolbox_phase}
 
 
+class Excerpts(NamedTuple):
+    """PAN pixels, at its own resolution, that stand for all `of` a scene."""
+
+    pixels: int
+    of: int
+
+
 class Pair:
-    """A PAN and an MS nested in it, float32 DN, held whole.
+    """A PAN and an MS nested in it, float32 DN, held whole or, if too large, in `excerpts`.
 
     `pan` (1, H, W), `ms` (bands, H / ratio, W / ratio) without gaps; `valid` (H, W) is True where both hold data.
     `lms` (bands, H, W): the EXP that came with them, if any. `grid` of the PAN, where known.
@@ -41,6 +48,7 @@ class Pair:
     geometry: Geometry
     lms: Float32 | None
     grid: GeoGrid | None
+    excerpts: Excerpts | None
 
     @property
     def ratio(self) -> int:
@@ -68,6 +76,7 @@ class FullScene(Pair):
     geometry: Geometry = "area"
     lms: Float32 | None = None
     grid: GeoGrid | None = None
+    excerpts: Excerpts | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +95,7 @@ class ReducedScene(Pair):
     geometry: Geometry = "area"
     lms: Float32 | None = None
     grid: GeoGrid | None = None
+    excerpts: Excerpts | None = None
 
 
 def degrade(

@@ -4,9 +4,10 @@ phase, shifted by the co-registration, gaps filled and marked."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -93,19 +94,37 @@ class Canvas(ABC):
 
     @cached_property
     def moments(self) -> Moments:
-        """The scene's radiometry, from windows spread evenly over it."""
-        window, most = 256 * self.ratio // 2, 8
-        rows, cols = (spread(axis.size, window, most, self.ratio) for axis in (self.rows, self.cols))
-        samples: list[Float32] = []
-        for row in rows:
-            for col in cols:
-                raw = self.raw(row.read, col.read)
-                pan = raw.pan[:, :: self.ratio, :: self.ratio]
-                samples.append(np.concatenate([raw.ms, pan])[:, raw.ms_valid & raw.valid[:: self.ratio, :: self.ratio]])
-        values = np.concatenate(samples, axis=1).astype(np.float64)
+        """The scene's radiometry, from windows spread evenly over it, or if these hold no data, from the first that do.
+
+        Raises SceneError if none does.
+        """
+        window, most = 128 * self.ratio, 8
+        axes = (self.rows, self.cols)
+        values = self._data(spread(axis.size, window, most, self.ratio) for axis in axes)
+        if not values.size:
+            values = self._data((_side_by_side(axis.size, window) for axis in axes), most**2)
         if not values.size:
             raise SceneError(f"{self} share no pixel where both hold data; check their extents and nodata values")
         return Moments(values.mean(axis=1), values.std(axis=1), np.percentile(values, 99.9, axis=1))
+
+    def _data(self, axes: Iterable[Sequence[Span]], most: int | None = None) -> npt.NDArray[np.float64]:
+        """MS and PAN (bands + 1, n) at the MS pixels where both hold data, of all windows that `axes` span, or of the
+        first `most` that hold any."""
+        rows, cols = axes
+        samples: list[Float32] = []
+        for row, col in product(rows, cols):
+            raw = self.raw(row.read, col.read)
+            pan = raw.pan[:, :: self.ratio, :: self.ratio]
+            there = np.concatenate([raw.ms, pan])[:, raw.ms_valid & raw.valid[:: self.ratio, :: self.ratio]]
+            samples += [there] if there.size else []
+            if len(samples) == most:
+                break
+        return np.concatenate(samples, axis=1, dtype=np.float64) if samples else np.empty((0, 0))
+
+
+def _side_by_side(size: int, window: int) -> list[Span]:
+    stops = (min(start + window, size) for start in range(0, size, window))
+    return [Span(start, stop, start, stop) for start, stop in zip(range(0, size, window), stops, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

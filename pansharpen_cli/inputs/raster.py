@@ -22,7 +22,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
-from pansharpen_cli.errors import SceneError
+from pansharpen_cli.errors import AbsentError, SceneError
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.radiometry import holds
 from pansharpen_cli.imaging.rpc import Rpc
@@ -182,6 +182,23 @@ class Raster:
                 f"{self.path} claims {claimed / 1e9:,.1f} GB of pixels in {size / 1e6:,.1f} MB, more than any image "
                 "compresses to; it is damaged or made to do harm"
             )
+
+    def check_whole(self) -> None:
+        """Raises SceneError if a local TIFF ends before its blocks do: before any is read, which can be hours later."""
+        size = self._stamps[0].size if self._stamps[0] else 0
+        if self._dataset.driver == "GTiff" and size and self._end_of_blocks() > size:
+            raise SceneError(f"{self.path} ends before its pixels do, as after a copy that broke off; copy it again")
+
+    def _end_of_blocks(self) -> int:
+        """Of a TIFF: the byte after the last one of a block."""
+        dataset, (stored,) = self._dataset, self._blocks
+        ends = [0]
+        for row in range(-(-dataset.height // stored.height)):
+            for col in range(-(-dataset.width // stored.width)):
+                for band in [1] if stored.interleaved else dataset.indexes:
+                    where = [dataset.get_tag_item(f"BLOCK_{of}_{col}_{row}", "TIFF", band) for of in ("OFFSET", "SIZE")]
+                    ends.append(sum(map(int, filter(None, where))))
+        return max(ends)
 
     @property
     def in_strips(self) -> bool:
@@ -367,7 +384,7 @@ def _open(path: str | Path, parts: Mosaic | None) -> rasterio.DatasetReader:
         with rasterio.Env(**locations.OPENING):
             return _by_some_driver(path, name)
     if not os.path.exists(path):  # which any name can be asked for
-        raise SceneError(f"{path} does not exist")
+        raise AbsentError(str(path))
     if not os.path.isfile(path):  # a FIFO would be waited for, and a device has no end
         raise SceneError(f"{path} is {'a folder' if os.path.isdir(path) else 'a device'}, not a raster file")
     return _by_some_driver(path, name)

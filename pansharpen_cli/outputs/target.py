@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from pansharpen_cli.errors import OutputError
 from pansharpen_cli.outputs.layout import Layout
+
+log = logging.getLogger(__name__)
 
 
 def partial_beside(path: Path) -> Path:
@@ -18,10 +21,15 @@ def partial_beside(path: Path) -> Path:
 
 def publish(partial: Path, path: Path) -> None:
     """Give a complete file its name, for good and at once. What other tools kept beside an older file goes: GDAL would
-    take its overviews, mask and statistics for the new file's."""
+    take its overviews, mask and statistics for the new file's. Where there was none, whose that was is not known: it is
+    told."""
     sync(partial)
-    for suffix in (".aux.xml", ".ovr", ".msk"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    beside = [path.with_name(path.name + suffix) for suffix in (".aux.xml", ".ovr", ".msk")]
+    stray = [other for other in beside if os.path.lexists(other)]
+    if stray and not os.path.lexists(path):
+        log.warning("%s would be read as part of %s, and is removed", ", ".join(map(str, stray)), path)
+    for other in stray:
+        other.unlink(missing_ok=True)
     os.replace(partial, path)
     sync(path.parent)
 

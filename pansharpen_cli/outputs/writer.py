@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import product
 from logging.handlers import BufferingHandler
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +20,11 @@ from typing import Any, Self
 
 import numpy as np
 import rasterio
+from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from pansharpen_cli.errors import OutputError
+from pansharpen_cli.errors import OutputError, UsageError
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.radiometry import holds
 from pansharpen_cli.outputs.draft import Draft
@@ -30,8 +33,13 @@ from pansharpen_cli.outputs.readback import Core, UnsoundError, checksum, gap, r
 from pansharpen_cli.outputs.statistics import BandStatistics
 from pansharpen_cli.outputs.target import check_room, check_still_room, check_target, publish, sync
 from pansharpen_cli.system.concurrency import Threads
+from pansharpen_cli.system.settings import DTYPES
 
 _REHEARSED = 300  # pixels: just enough to have an overview
+_USUAL = sorted(DTYPES, key=lambda kind: kind != "uint16")
+"""Data types, that of most scenes first."""
+_COUNTS = 4, 3, 1
+"""Bands of a product, as far as creation options care how many there are."""
 
 
 class ProductWriter:
@@ -74,7 +82,7 @@ class ProductWriter:
         check_target(path, overwrite)
         _check_nodata(path, self._layout)
         check_room(path, self._layout)
-        _rehearse(path, self._layout)
+        _rehearse(path, self._layout, str(path))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -115,13 +123,23 @@ class ProductWriter:
             raise ValueError(f"{hrms.dtype} {hrms.shape} and {valid.shape} do not fit {layout.dtype} {shape}")
         check_still_room(self._path, hrms.nbytes)
         everywhere = bool(valid.all())
+        pixels = hrms if everywhere else np.where(valid, hrms, layout.fill)
+        self._check_bits(pixels)
         for index, band in enumerate(hrms):
             values = band.ravel() if everywhere else band[valid]
             self._statistics[index] = self._statistics[index].merge(BandStatistics.of(values))
-        pixels = hrms if everywhere else np.where(valid, hrms, layout.fill)
         with _gdal(f"{self._path} cannot be written"):
             self._draft.write(rows, cols, pixels, valid)
         self._cores.append(Core(rows, cols, checksum(pixels, valid if layout.mask else None)))
+
+    def _check_bits(self, pixels: Pixels) -> None:
+        """Raises OutputError for what GDAL would clip without a word: what fits shows only now."""
+        bits = self._layout.options.get("NBITS", "")
+        if pixels.dtype.kind == "u" and bits.isdecimal() and (most := int(pixels.max())) >= 2 ** int(bits):
+            raise OutputError(
+                f"{self._path} holds {most}, which NBITS={bits} does not: up to {2 ** int(bits) - 1}; leave it out, or "
+                "give more"
+            )
 
     def finish(self, tags: Mapping[str, str]) -> Path:
         """Complete, validate and publish the product, with `tags` in the namespace TAGS. Raises OutputError."""
@@ -141,6 +159,21 @@ class ProductWriter:
         return self._path
 
 
+def check_options(format: Format, options: Mapping[str, str], dtype: str | None = None) -> None:
+    """Raises UsageError for creation options with which no product can be written, be it of this `dtype` (None: of any)
+    and of as many bands as it likes: what can only be known of a scene, its writer tells."""
+    options = {key.upper(): value for key, value in options.items()}
+    grid, faults = GeoGrid(_REHEARSED, _REHEARSED, Affine.identity()), []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, bands in product([dtype] if dtype else _USUAL, _COUNTS):
+            layout = Layout(grid, ("",) * bands, np.dtype(kind), None, False, format, 1, options)
+            try:
+                return _rehearse(Path(folder) / "product.tif", layout, "products")
+            except OutputError as error:
+                faults.append(str(error))
+    raise UsageError(faults[0])
+
+
 def _check_nodata(path: Path, layout: Layout) -> None:
     nodata, dtype = layout.nodata, layout.dtype
     if nodata is not None and not holds(dtype, nodata):
@@ -151,9 +184,9 @@ def _check_nodata(path: Path, layout: Layout) -> None:
         )
 
 
-def _rehearse(path: Path, layout: Layout) -> None:
-    """Write, copy and read back a small product of this layout: what the driver, a codec or the folder cannot do shows
-    now and not at the end. Lossy codecs fail too: a product holds what was computed."""
+def _rehearse(path: Path, layout: Layout, called: str) -> None:
+    """Write, copy and read back a small product of this layout, which is `called` so: what the driver, a codec or the
+    folder cannot do shows now and not at the end. Lossy codecs fail too: a product holds what was computed."""
     height, width = min(layout.grid.height, _REHEARSED), min(layout.grid.width, _REHEARSED)
     small = replace(layout, grid=replace(layout.grid, height=height, width=width))
     random = np.random.default_rng(0).random((len(layout.bands), height, width))
@@ -161,7 +194,7 @@ def _rehearse(path: Path, layout: Layout) -> None:
     rows, cols, valid = slice(0, height), slice(0, width), np.ones((height, width), bool)
     core = Core(rows, cols, checksum(pixels, valid if layout.mask else None))
     asked = " ".join(f"{key}={value}" for key, value in layout.options.items())
-    failure = f"{path} cannot be written as {layout.dtype} {layout.format}" + (f" with {asked}" if asked else "")
+    failure = f"{called} cannot be written as {layout.dtype} {layout.format}" + (f" with {asked}" if asked else "")
     with _gdal(failure), _gdal_warnings() as warnings, Draft(path, small) as draft:
         draft.write(rows, cols, pixels, valid)
         tags, statistics = {"rehearsal": "yes"}, [BandStatistics.of(band.ravel()) for band in pixels]

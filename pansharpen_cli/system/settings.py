@@ -47,6 +47,13 @@ def finite(number: Any, what: str) -> float:
     raise UsageError(f"{what} takes numbers, not {number!r}")
 
 
+def flag(value: Any, what: str) -> bool:
+    """True or False, of Python or NumPy."""
+    if type(value).__name__ in ("bool", "bool_"):  # NumPy, which may not be loaded, has its own
+        return bool(value)
+    raise UsageError(f"{what} takes True or False, not {value!r}")
+
+
 def path(value: Any, what: str) -> str | os.PathLike[str]:
     """A path, or a name, as it is."""
     if isinstance(value, str | os.PathLike):

@@ -29,7 +29,7 @@ from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
 from pansharpen_cli.inputs.coregistration import Choice, find_or_measure
 from pansharpen_cli.method import best_of, choose
-from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec
+from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec, comparable
 from pansharpen_cli.networks import MIXTURE, build
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.training import tasks
@@ -62,7 +62,8 @@ class Adaptation:
 
     Several models, by commas, or "auto", those of any bands, are mixed at reduced resolution, each by the share that
     the scene wants. Of a single model, and at full resolution, the weights are trained; `minutes` and `steps` are the
-    most that may take, 0 steps: as many as it gains from.
+    most that may take, 0 steps: as many as it gains from. `band_names` replace those of the MS files; `bands` of these
+    are fitted, default all.
     """
 
     pan: str | Path
@@ -72,6 +73,7 @@ class Adaptation:
     network: str | None = None
     resolution: Resolution = "reduced"
     bands: Sequence[str] | None = None
+    band_names: Sequence[str] | None = None
     sensor: str = MEASURED
     coregister: Choice = "auto"
     minutes: float = 8.0
@@ -125,8 +127,13 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
 
 def _scene(job: Adaptation, sensor: Sensor) -> ReducedScene | FullScene:
     if job.resolution == "full":
-        return load_full(job.pan, *job.ms, bands=job.bands, coregister=job.coregister, most=HELD)
-    return load(job.pan, *job.ms, sensor=sensor, bands=job.bands, coregister=job.coregister, most=HELD)
+        return load_full(
+            job.pan, *job.ms, bands=job.bands, band_names=job.band_names, coregister=job.coregister, most=HELD
+        )  # fmt: skip
+    return load(
+        job.pan, *job.ms, sensor=sensor, bands=job.bands, band_names=job.band_names, coregister=job.coregister,
+        most=HELD,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -231,7 +238,8 @@ def fit(
     """Train `network` in place and leave it with the best weights by the held-out blocks. Returns how these judge it
     before and after, and the steps that were taken.
 
-    It stops when they no longer gain, after `seconds`, and after `steps` unless that is 0.
+    It stops when they no longer gain, with the step or look at them in which `seconds` are over, and after `steps`
+    unless that is 0. The looks before the first step and after the last one come on top.
     """
     average = copy.deepcopy(network)
     backend = TorchBackend(average, crop, where)
@@ -261,6 +269,7 @@ def fit(
             if task.merit(now) < task.merit(best):
                 waited = 0 if task.merit(now) < 0.999 * task.merit(best) else waited
                 best, kept = now, copy.deepcopy(average.state_dict())
+            over = over or time.perf_counter() >= end  # a look at a large scene takes as long as many steps
         on_step(step, task.merit(best) / task.merit(before))
     network.load_state_dict(kept)
     return before, best, step
@@ -324,7 +333,7 @@ def _save(
         "judged": {name: dict(values) for name, values in {**classical, spec.name: fitted.after}.items()},
     }
     # without a truth nothing is known that compares with the scores of other models
-    scores = training["judged"] if job.resolution == "reduced" else {}
+    scores = comparable(training["judged"]) if job.resolution == "reduced" else {}
     spec = replace(spec, training=training, scores=scores)
     return save(job.output, spec, fitted.network, card(spec))
 

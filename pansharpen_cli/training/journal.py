@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pansharpen_cli import zoo
 from pansharpen_cli.evaluation.figure import Gallery
-from pansharpen_cli.modelspec import ModelSpec
+from pansharpen_cli.modelspec import ModelSpec, comparable
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.training.card import card
 from pansharpen_cli.training.logs import Log
@@ -53,7 +53,8 @@ class Journal:
         how = {**self._spec.training, "step": best.step, "minutes": round(self._log.seconds / 60, 1)}
         how["steps"] = self._steps or how["steps"]  # so far: it may end before its time
         table = {**self._table, self._spec.name: best.scores}
-        spec = replace(self._spec, training=how, scores={name: scores.as_dict() for name, scores in table.items()})
+        scores = comparable({name: scores.as_dict() for name, scores in table.items()})
+        spec = replace(self._spec, training=how, scores=scores)
         self._network.load_state_dict(best.weights)
         prepared = self._judge.scenes[0]
         scene = prepared.open()

@@ -6,7 +6,8 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -196,17 +197,29 @@ def _resume(plan: Plan, network: Network, optimizer: Any, schedule: Any) -> tupl
     another run."""
     if not plan.state.exists():
         return 0, None, 0.0
-    try:
+    with _reading(plan.state):
         content = torch.load(plan.state, weights_only=True, map_location="cpu")
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UsageError(f"{plan.state} cannot be read ({error}); delete it to begin again") from error
-    other = [name for name, value in plan.terms.items() if content["terms"].get(name) != value]
+        other = [name for name, value in plan.terms.items() if content["terms"].get(name) != value]
     if other:
         raise UsageError(
             f"{plan.state} was left by a run with other {', '.join(other)}; give what that had, or another --output"
         )
-    network.load_state_dict(content["network"])
-    optimizer.load_state_dict(content["optimizer"])
-    schedule.load_state_dict(content["schedule"])
-    best = content["best"]
-    return content["step"], Best(best["weights"], Scores(**best["scores"]), best["step"]), content["seconds"]
+    with _reading(plan.state):
+        network.load_state_dict(content["network"])
+        optimizer.load_state_dict(content["optimizer"])
+        schedule.load_state_dict(content["schedule"])
+        best = content["best"]
+        return content["step"], Best(best["weights"], Scores(**best["scores"]), best["step"]), content["seconds"]
+
+
+@contextmanager
+def _reading(state: Path) -> Iterator[None]:
+    """Whatever is wrong with a state, which may be any file, as a UsageError."""
+    try:
+        yield
+    except (OSError, MemoryError, torch.OutOfMemoryError):  # no fault of its own
+        raise
+    except Exception as error:  # of many kinds, and only torch's say something
+        told = str(error).strip() if isinstance(error, RuntimeError | pickle.UnpicklingError) else ""
+        reason = told.splitlines()[0] if told else "it holds no state of a run"
+        raise UsageError(f"{state} cannot be read ({reason}); delete it to begin again") from error

@@ -101,7 +101,7 @@ def make_model(
     job, init = _completed(job)
     recipe = _recipe(job, workers.count)
     state = job.output / STATE
-    if (job.output / zoo.SPEC).exists() and not state.exists():
+    if zoo.is_taken(job.output) and not state.exists():
         raise OutputError(f"{job.output} already holds a model; give another --output")
     zoo.check_place(job.output, overwrite=True)
     with in_words(f"{job.output} cannot be written"), workers.joined(device(job.device)) as where:

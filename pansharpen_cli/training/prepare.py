@@ -147,7 +147,8 @@ def _misfit(shifts: Iterable[WindowShift | None]) -> str:
 
 
 def look(sources: Sequence[Source]) -> None:
-    """At what headers tell of all `sources`, before time goes into the first: files, bands, sizes, geometry.
+    """At what headers tell of all `sources`, before time goes into the first: files and whether they are whole, bands,
+    sizes, geometry.
 
     Of a benchmark one sample is read. Raises SceneError for the first that cannot be used.
     """
@@ -171,11 +172,14 @@ def _look(source: Files | FromBenchmark) -> None:
         return
     if source.ms:
         with Scene.open(source.pan, *source.ms) as scene:
+            for raster in (scene.pan, *scene.ms):
+                raster.check_whole()
             _chosen(scene.band_names, source)
             if source.reference is None:
                 _size(SceneCanvas.of(scene), source)
     if source.reference:
         with closing(Raster(source.pan)), closing(Raster(source.reference)) as truth:
+            truth.check_whole()
             if not source.ms:
                 _chosen(truth.names, source)
 
