@@ -24,8 +24,8 @@ def as_in_the_papers(network: nn.Module) -> nn.Module:
         (adknet.ADKNet, "fuse", adknet_fuse),
         (Mixing, "forward", mixing),
         (PredictiveFilter, "_filter", predictive_filter),
-        (DMAConv, "_compact", compact),
-        (DMAConv, "_overwrite", overwrite),
+        (DMAConv, "_weigh", weigh),
+        (DMAConv, "_filter", focus_or_not),
         (SteadyConv2d, "forward", convolution),
         (SteadyConvTranspose2d, "forward", nn.ConvTranspose2d.forward),
         (Doubling, "forward", nn.ConvTranspose2d.forward),
@@ -83,6 +83,20 @@ def predictive_filter(self: PredictiveFilter, features: Tensor, image: Tensor) -
     return (patches(image, self.size, "reflect") * kernels).sum(2)
 
 
+def weigh(self: DMAConv, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A pass for every operation."""
+    half = torch.tanh(self.mask(x) / 2) / 2
+    return x * (half + 0.5), half.mean(1, keepdim=True)
+
+
+def focus_or_not(self: DMAConv, masked: Tensor, mean: Tensor, focus: Tensor, activity: Tensor) -> Tensor:
+    """All pixels by one kernel, then the focused ones by their own."""
+    padded = F.pad(masked, (1, 1, 1, 1))
+    out = compact(self, padded, mean)
+    overwrite(self, out, padded, focus)
+    return out
+
+
 def compact(self: DMAConv, padded: Tensor, mean: Tensor) -> Tensor:
     """All pixels by one kernel, as a matrix product of unfolded patches."""
     gate_in, gate_out, gate_taps = self.compact_gates(mean)
@@ -94,7 +108,7 @@ def compact(self: DMAConv, padded: Tensor, mean: Tensor) -> Tensor:
     return out.unflatten(2, (rows, cols))
 
 
-def overwrite(self: DMAConv, out: Tensor, padded: Tensor, focus: Tensor, activity: Tensor) -> None:
+def overwrite(self: DMAConv, out: Tensor, padded: Tensor, focus: Tensor) -> None:
     """The focused pixels with kernels of their own, (pixels, Co, Ci, 9) (eq. 10)."""
     image, row, col = focus[:, 0].nonzero(as_tuple=True)
     rows, cols = out.shape[2:]

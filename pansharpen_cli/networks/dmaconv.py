@@ -159,35 +159,43 @@ class DMAConv(nn.Module):
         )
 
     def forward(self, x: Tensor, pooling: Pooling) -> Tensor:
-        kernels = on_gpu(x)
-        if kernels:
-            masked, activity = kernels.weigh(x, self.mask(x))
-        else:
-            # A comparison decides a pixel's kernel. Many masks are all but constant, 1/2: what they are less 1/2, which
-            # is sigmoid(x) - 1/2 = tanh(x / 2) / 2, has more digits, and half precision would have too few.
-            half = torch.tanh(self.mask(x) / 2) / 2
-            activity = half.mean(1, keepdim=True, dtype=torch.promote_types(half.dtype, torch.float32))
-            masked = x * (half + 0.5)
+        masked, activity = self._weigh(x)
         focus = self._focus(activity, pooling)
         mean = pooling(f"{self.name}.mean", _masked_mean, masked, (1 - focus).to(masked.dtype))
-        compact, bias = self._compact(mean.to(masked.dtype))
-        if kernels:
-            images = masked.split(len(masked) // len(compact))
-            outs = [kernels.convolve(image, kernel, bias, 1) for image, kernel in zip(images, compact, strict=True)]
-            out = outs[0] if len(outs) == 1 else torch.cat(outs).contiguous(memory_format=torch.channels_last)
-            kernels.overwrite(
-                out, masked, focus, self._gates(), *self.focused_kernel(),
-                counts_windows=self.variant.counts_windows, gates_bias=self.variant.gates_bias,
-            )  # fmt: skip
-        else:
-            padded = F.pad(masked, (1, 1, 1, 1))
-            out = _convolve(padded, compact, bias)
-            self._overwrite(out, padded, focus, activity)
+        out = self._filter(masked, mean.to(masked.dtype), focus, activity)
         *first, last = self.bias_map
         for layer in first:
             x = layer(x)
         result: Tensor = last(x, out)
         return result
+
+    def _weigh(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x times its mask, X', and how active each pixel is, (N, 1, H, W)."""
+        if kernels := on_gpu(x):
+            return kernels.weigh(x, self.mask(x))  # type: ignore[no-any-return]
+        # A comparison decides a pixel's kernel. Many masks are all but constant, 1/2: what they are less 1/2, which is
+        # sigmoid(x) - 1/2 = tanh(x / 2) / 2, has more digits, and half precision would have too few.
+        half = torch.tanh(self.mask(x) / 2) / 2
+        activity = half.mean(1, keepdim=True, dtype=torch.promote_types(half.dtype, torch.float32))
+        return x * (half + 0.5), activity
+
+    def _filter(self, masked: Tensor, mean: Tensor, focus: Tensor, activity: Tensor) -> Tensor:
+        """X' (N, Ci, H, W) to (N, Co, H, W), each pixel by its kernel."""
+        compact, bias = self._compact(mean)
+        kernels = on_gpu(masked)
+        if not kernels:
+            padded = F.pad(masked, (1, 1, 1, 1))
+            out = _convolve(padded, compact, bias)
+            self._overwrite(out, padded, focus, activity)
+            return out
+        images = torch.split(masked, len(masked) // len(compact))
+        outs = [kernels.convolve(image, kernel, bias, 1) for image, kernel in zip(images, compact, strict=True)]
+        out = outs[0] if len(outs) == 1 else torch.cat(outs).contiguous(memory_format=torch.channels_last)
+        kernels.overwrite(
+            out, masked, focus, self._gates(), *self.focused_kernel(),
+            counts_windows=self.variant.counts_windows, gates_bias=self.variant.gates_bias,
+        )  # fmt: skip
+        return out
 
     def _focus(self, activity: Tensor, pooling: Pooling) -> Tensor:
         """How far each pixel is focused, (N, 1, H, W): 0 is compact."""
