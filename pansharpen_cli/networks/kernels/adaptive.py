@@ -8,9 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pansharpen_cli.networks.kernels.images import channels_last, dense, empty, power, quotient, within
+from pansharpen_cli.networks.kernels.images import TAPS, channels_last, dense, empty, power, quotient, within
 
-TAPS = tl.constexpr(9)
 ADAPTIVE = (32, 4)
 """Pixels of a program of adaptive convolution, and its warps."""
 

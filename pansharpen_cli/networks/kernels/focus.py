@@ -9,10 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from pansharpen_cli.networks.kernels.images import dense, empty, power, quotient, within
+from pansharpen_cli.networks.kernels.images import TAPS, dense, empty, power, quotient, within
 from pansharpen_cli.networks.kernels.products import DOWN, FEWEST, UP, UP_WEIGHTS, halves, product
 
-TAPS = tl.constexpr(9)
 MOST_PROGRAMS = 1024
 """Those that take turns in focused pixels."""
 

@@ -7,6 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+TAPS = tl.constexpr(9)
+"""Of a kernel of 3 x 3."""
+
 
 def dense(image: Tensor) -> Tensor:
     return image.contiguous(memory_format=torch.channels_last)
