@@ -28,12 +28,20 @@ Reduction = Callable[..., Tensor]
 def pixel_mean(pixels: Tensor) -> Tensor:
     """The mean over the pixels, (N, C, P) to (N, C), in single precision at least.
 
-    Added up in double precision: of a scene's million pixels onnxruntime's own sum has five digits right. Few channels
-    at once, but in a graph: torch makes a copy of all that it adds up so.
+    Added up in double precision: of a scene's million pixels onnxruntime's own sum has five digits right.
     """
-    parts = [pixels] if torch.compiler.is_compiling() else torch.split(pixels, CHANNELS, 1)
-    means = torch.cat([part.double().mean(2) for part in parts], 1)
+    graph = torch.compiler.is_compiling() or torch.is_grad_enabled()
+    means = pixels.double().mean(2) if graph else _mean_by_parts(pixels)
     return means.to(torch.promote_types(pixels.dtype, torch.float32))
+
+
+def _mean_by_parts(pixels: Tensor) -> Tensor:
+    """The same, of few channels at once, which are copied to one place: of copies made anew for each, glibc's heap
+    keeps as many as there are parts, because the means between two uses lie in the gap that a copy left."""
+    n, channels, p = pixels.shape
+    copy = pixels.new_empty(n, min(CHANNELS, channels), p, dtype=torch.double)
+    parts = torch.split(pixels, CHANNELS, 1)
+    return torch.cat([copy[:, : part.shape[1]].copy_(part).mean(2) for part in parts], 1)
 
 
 class Pooling(ABC):
