@@ -19,13 +19,14 @@ from pansharpen_cli import __version__
 from pansharpen_cli.backends.limited import within
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.errors import ModelError, OutputError, SceneError, UsageError
+from pansharpen_cli.imaging.displacement import Displacement
 from pansharpen_cli.imaging.mtf import MEASURED, Sensor, find_sensor
 from pansharpen_cli.imaging.radiometry import Clipped, holds, quantise
-from pansharpen_cli.imaging.registration import Shift
+from pansharpen_cli.imaging.registration import NO_SHIFT, Shift
 from pansharpen_cli.imaging.tiling import Pixels, Reach, Tile
 from pansharpen_cli.inputs import blocks
 from pansharpen_cli.inputs.canvas import Canvas, SceneCanvas
-from pansharpen_cli.inputs.coregistration import measure, measured_sensor, to_apply
+from pansharpen_cli.inputs.coregistration import as_tags, measure, measured_sensor, to_apply
 from pansharpen_cli.inputs.mosaic import files_of
 from pansharpen_cli.inputs.part import fetch, put_out, seen, window
 from pansharpen_cli.inputs.scene import Scene
@@ -51,8 +52,6 @@ GPU do hundreds of things for a tile, each of which takes its time to be asked f
 WIDE_HALO = 40
 LEAST_SPREAD = 0.6
 """Standard deviation of a band of which rounding, by up to a half, makes something else."""
-
-NO_SHIFT = Shift(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,8 @@ def sharpen(
         memory.warn_beyond(job.max_memory)
     return Product(
         job.output, canvas.grid.height, canvas.grid.width, scene.band_names, _dtype(job, scene).name,
-        method.name, method.reason, means.device, shift, applied, time.perf_counter() - began, job_sha256(),
+        method.name, method.reason, means.device, shift, (applied.dx, applied.dy), time.perf_counter() - began,
+        job_sha256(),
     )  # fmt: skip
 
 
@@ -251,16 +251,16 @@ def tile_size(method: Method, reach: Reach, *, on_gpu: bool, by_torch: bool) -> 
     return SMALL_TILE if method.model is not None and reach.halo <= WIDE_HALO else LARGE_TILE
 
 
-def _tell(shift: Shift | None, applied: tuple[float, float]) -> None:
+def _tell(shift: Shift | None, applied: Displacement) -> None:
     if shift is None:
         return
-    done = f"corrected by ({applied[0]:.2f}, {applied[1]:.2f})" if any(applied) else "left as it is"
+    done = f"corrected by {applied}" if applied else "left as it is"
     if not shift.windows:
         log.info("no window shows how PAN and MS lie on each other (too little detail or data): %s", done)
         return
     log.info(
-        "PAN lies (%.2f, %.2f) PAN pixels off, right and down (confidence %.2f, spread %.2f, %d window%s): %s",
-        shift.dx, shift.dy, shift.confidence, shift.spread, shift.windows, "" if shift.windows == 1 else "s", done,
+        "PAN lies %s PAN pixels off, right and down (confidence %.2f, spread %.2f, %d window%s): %s",
+        shift.displacement, shift.confidence, shift.spread, shift.windows, "" if shift.windows == 1 else "s", done,
     )  # fmt: skip
 
 
@@ -287,7 +287,7 @@ def _check_steps(job: Job, scene: Scene, canvas: Canvas) -> None:
 
 
 def _tags(
-    job: Job, method: Method, means: Means, sensor: Sensor, shift: Shift | None, applied: tuple[float, float],
+    job: Job, method: Method, means: Means, sensor: Sensor, shift: Shift | None, applied: Displacement,
     canvas: SceneCanvas, digests: list[str],
 ) -> dict[str, str]:  # fmt: skip
     """What made the product: enough to make it again, and for `qnr` and `report` to find its inputs.
@@ -313,9 +313,9 @@ def _tags(
         "PHASE": str(method.phase),
         "SENSOR": sensor.name,
         "COREGISTER": job.coregister if isinstance(job.coregister, str) else "given",
-        "SHIFT_APPLIED": f"{applied[0]:.4f},{applied[1]:.4f}",
         "MS_INTERPOLATED": job.resampling if canvas.interpolated else "no",
     }
+    tags |= as_tags(applied)
     given = job.given or inputs
     if any(os.path.isabs(path) and not os.path.isabs(name) for path, name in zip(given, (pan, *ms), strict=True)):
         tags["FOLDER"] = os.path.abspath(folder)

@@ -13,6 +13,7 @@ from time import perf_counter
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.imaging.registration import Shift
+from pansharpen_cli.inputs.coregistration import from_tags
 from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.job import Job, input_digests, job_digest
@@ -92,10 +93,11 @@ def finished(job: Job) -> Product | None:
         is_cog = product.tags("IMAGE_STRUCTURE").get("LAYOUT") == "COG"
         if is_cog != (job.format == "cog") or not (url or _reads_whole(product)):
             return None
-        dx, dy = map(float, tags["SHIFT_APPLIED"].split(","))
+        applied = from_tags(tags)
+        shift, seconds = _shift(tags), perf_counter() - began
         return Product(
             job.output, product.grid.height, product.grid.width, bands, product.dtype.name,
-            method.name, method.reason, tags["DEVICE"], _shift(tags), (dx, dy), perf_counter() - began, job_sha256,
+            method.name, method.reason, tags["DEVICE"], shift, (applied.dx, applied.dy), seconds, job_sha256,
             kept=True,
         )  # fmt: skip
 
@@ -138,4 +140,5 @@ def _shift(tags: dict[str, str]) -> Shift | None:
     if "SHIFT" not in tags:
         return None
     dx, dy = map(float, tags["SHIFT"].split(","))
-    return Shift(dx, dy, float(tags["SHIFT_CONFIDENCE"]), float(tags["SHIFT_SPREAD"]), int(tags["SHIFT_WINDOWS"]))
+    told = float(tags["SHIFT_CONFIDENCE"]), float(tags["SHIFT_SPREAD"]), int(tags["SHIFT_WINDOWS"])
+    return Shift(dx, dy, *told, from_tags(tags).field)

@@ -11,6 +11,7 @@ from affine import Affine
 from worlds import CORNER, UTM, World
 
 from pansharpen_cli.errors import SceneError, UsageError
+from pansharpen_cli.imaging.displacement import Displacement
 from pansharpen_cli.imaging.interpolation import KERNELS
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.imaging.tiling import Pixels, Reach, Span, Tile
@@ -245,7 +246,7 @@ def test_crops_beyond_the_pan_can_be_read(tmp_path: Path):
 def test_the_shift_restores_the_truth(name: str, lie: tuple[float, float], tmp_path: Path):
     world = replace(WORLDS[name], lie=lie)
     ratio = round(world.ratio)
-    canvas = opened(world, tmp_path, phase=ratio // 2, shift=lie, resampling="cubic")
+    canvas = opened(world, tmp_path, phase=ratio // 2, shift=Displacement(*lie), resampling="cubic")
     truth, pixels = Truth(world, canvas), whole(canvas)
     inner = truth.on_ms(*truth.nested, margin=3)
     assert np.abs(pixels.ms - truth.ms()).max(axis=0)[inner].max() < SMOOTH["cubic"]
@@ -258,7 +259,7 @@ def test_the_shift_restores_the_truth(name: str, lie: tuple[float, float], tmp_p
 @pytest.mark.parametrize("name", ["ratio 4", "half a pixel", "PAN inside MS", "MS inside PAN"])
 def test_a_shifted_pan_has_data_where_the_ms_really_has(name: str, lie: tuple[float, float], tmp_path: Path):
     world = replace(WORLDS[name], lie=lie)
-    canvas = opened(world, tmp_path, shift=lie)
+    canvas = opened(world, tmp_path, shift=Displacement(*lie))
     truth = Truth(world, canvas)
     expected = truth.on_ms(*truth.pan_pixels)
     certain = ~truth.doubtful()[product(canvas)]
@@ -267,8 +268,8 @@ def test_a_shifted_pan_has_data_where_the_ms_really_has(name: str, lie: tuple[fl
 
 @pytest.mark.parametrize("whole_pixels", [(4, -8), (1, 3)])
 def test_whole_pixels_of_shift_need_no_interpolation(whole_pixels: tuple[float, float], tmp_path: Path):
-    assert not opened(World(), tmp_path, shift=whole_pixels).interpolated
-    assert opened(World(), tmp_path, shift=(0.5, 0)).interpolated
+    assert not opened(World(), tmp_path, shift=Displacement(*whole_pixels)).interpolated
+    assert opened(World(), tmp_path, shift=Displacement(0.5, 0)).interpolated
 
 
 class Textured(World):
@@ -301,17 +302,17 @@ def test_the_measured_shift_is_the_true_one(misplaced: tuple[Path, Path]):
         found = measure(SceneCanvas.of(scene))
         assert (found.dx, found.dy) == pytest.approx(LIE, abs=0.1)
         assert found.confidence > 0.8
-        assert to_apply("auto", found) == (found.dx, found.dy)
+        assert to_apply("auto", found) == Displacement(found.dx, found.dy)
         rest = measure(SceneCanvas.of(scene, shift=to_apply("auto", found)))
         assert rest.length < 0.1
-        assert to_apply("auto", rest) == (0, 0)
+        assert not to_apply("auto", rest)
 
 
 @pytest.mark.parametrize(
     ("choice", "expected"), [("off", (0, 0)), ("report", (0, 0)), ("auto", (1.5, -2)), ((7.0, 8.0), (7, 8))]
 )
 def test_when_a_shift_is_applied(choice, expected: tuple[float, float]):
-    assert to_apply(choice, Shift(1.5, -2.0, 0.9, 0.1, 4)) == expected
+    assert to_apply(choice, Shift(1.5, -2.0, 0.9, 0.1, 4)) == Displacement(*expected)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +324,7 @@ def test_when_a_shift_is_applied(choice, expected: tuple[float, float]):
     ],
 )  # fmt: skip
 def test_when_it_is_not(shift: Shift):
-    assert to_apply("auto", shift) == (0, 0)
+    assert not to_apply("auto", shift)
 
 
 @pytest.mark.parametrize(

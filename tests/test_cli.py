@@ -378,7 +378,7 @@ def test_json_is_one_object_on_stdout(desk, pansharpen):
     assert (found["height"], found["width"], found["dtype"]) == (96, 128, "uint16")
     assert found["bands"] == ["blue", "green", "red", "nir"]
     assert found["method"] == "mtf-glp-fs"
-    assert set(found["shift"]) == {"dx", "dy", "confidence", "spread", "windows"}
+    assert set(found["shift"]) == {"dx", "dy", "confidence", "spread", "windows", "field"}
     assert "mtf-glp-fs" in err  # the rest is still told, elsewhere
     code, out, err = pansharpen("run", *PAIR, "-o", "quiet.tif", *method, "--json", "-q", "--coregister", "off")
     assert (code, err) == (0, "")

@@ -83,6 +83,8 @@ def test_every_scene_comes_out_in_its_place(name, data, tmp_path):
     ):
         rows, cols = covered(pan, ms, made.applied)
         on_rows, on_cols = np.flatnonzero(rows >= 0), np.flatnonzero(cols >= 0)
+        if made.shift.field:  # some tenths of a pixel, and half of an MS pixel
+            on_rows, on_cols = on_rows[2:-2], on_cols[2:-2]
         first = pan.transform @ Affine.translation(on_cols[0], on_rows[0])
         assert file.shape == (len(on_rows), len(on_cols)) == (made.height, made.width)
         assert np.allclose(tuple(file.transform), tuple(first), rtol=1e-12, atol=1e-9)

@@ -27,6 +27,8 @@ from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.batch.manifest import read_manifest
 from pansharpen_cli.errors import ModelError, PansharpenError, SceneError
 from pansharpen_cli.evaluation.quality import judge
+from pansharpen_cli.imaging.displacement import Displacement
+from pansharpen_cli.imaging.polynomial import Polynomial
 from pansharpen_cli.job import Job
 from pansharpen_cli.modelspec import ModelSpec
 from pansharpen_cli.official import convert
@@ -285,18 +287,21 @@ def test_manifests(suffix: str, tmp_path: Path):
         survives(parse, bomb, PansharpenError)
 
 
-GONE_BY = {"MS", "MS_SHA256", "PAN", "BANDS", "SHIFT_APPLIED", "RATIO", "MS_INTERPOLATED", "SENSOR"}
+GONE_BY = {"MS", "MS_SHA256", "PAN", "BANDS", "SHIFT_APPLIED", "SHIFT_FIELD", "RATIO", "MS_INTERPOLATED", "SENSOR"}
 
 
 def test_tags_of_products(tmp_path: Path):
     """`qnr` and `report` go by them, and anybody can write some."""
     pan, ms = World(bands=3, dtype="uint16", pan_size=(64, 64), ms_size=(16, 16)).write(tmp_path)
     product, chance = tmp_path / "out.tif", random.Random(5)
-    sharpen(Job(pan, [ms], product, model="exp", threads=1))
+    field = Displacement.of(Polynomial((32.0, 32.0), (20.0, 20.0), ((0.5, -0.5), (0.1, 0.2), (-0.1, 0.3))))
+    sharpen(Job(pan, [ms], product, model="exp", coregister=field, threads=1))
     with rasterio.open(product) as file:
         tags = file.tags(ns="PANSHARPEN")
     for _ in range(60 * MANY):
-        name = chance.choice(["MS", "MS_SHA256", "PAN", "BANDS", "SHIFT_APPLIED", "RATIO", "MS_INTERPOLATED", "SENSOR"])
+        name = chance.choice(
+            ["MS", "MS_SHA256", "PAN", "BANDS", "SHIFT_APPLIED", "SHIFT_FIELD", "RATIO", "MS_INTERPOLATED", "SENSOR"]
+        )
         junk = (
             "",
             "1",

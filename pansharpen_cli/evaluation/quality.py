@@ -17,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.errors import SceneError, UsageError
+from pansharpen_cli.imaging.displacement import Displacement
 from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, toolbox_phase
 from pansharpen_cli.imaging.mtf import MEASURED, Sensor, find_sensor
+from pansharpen_cli.imaging.registration import NO_SHIFT
 from pansharpen_cli.inputs import blocks
 from pansharpen_cli.inputs.canvas import SceneCanvas
-from pansharpen_cli.inputs.coregistration import Choice, measure, sensor_of, to_apply
+from pansharpen_cli.inputs.coregistration import Choice, from_tags, measure, sensor_of, to_apply
 from pansharpen_cli.inputs.mosaic import files_of
 from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.inputs.scene import MOST_RATIO, Scene
@@ -55,7 +57,7 @@ class Judgement:
     sensor: str
     grid: GeoGrid
     """Where the measured part lies: its first pixel is that of the first block."""
-    shift: tuple[float, float]
+    shift: Displacement
     """How far the PAN lies off its MS, as the product was made, or as it was measured."""
 
 
@@ -145,13 +147,12 @@ def _sound(tags: dict[str, str], product: Path) -> dict[str, str]:
     try:
         files, digests = (json.loads(tags.get(name, "[]")) for name in ("MS", "MS_SHA256"))
         bands, ratio = json.loads(tags.get("BANDS", "null")), int(tags.get("RATIO", "2"))
-        dx, dy = (float(part) for part in tags.get("SHIFT_APPLIED", "0,0").split(","))
+        from_tags(tags)
         sound = (
             all(isinstance(text, str) for text in [*files, *digests])
             and (not files or len(digests) in (0, len(files)))
             and all(isinstance(band, int) for band in bands or ())
             and 1 < ratio <= MOST_RATIO
-            and np.isfinite([dx, dy]).all()
             and tags.get("MS_INTERPOLATED", "no") in ("no", *KERNELS)
         )
     except (ValueError, TypeError, RecursionError):
@@ -230,15 +231,13 @@ def product_canvas(scene: Scene, tags: dict[str, str], coregister: Choice | None
     )
 
 
-def _shift(scene: Scene, tags: dict[str, str], coregister: Choice | None) -> tuple[float, float]:
+def _shift(scene: Scene, tags: dict[str, str], coregister: Choice | None) -> Displacement:
     if coregister is None:
-        dx, dy = (float(part) for part in tags.get("SHIFT_APPLIED", "0,0").split(","))
-        return dx, dy
-    if coregister != "auto":
-        return coregister if isinstance(coregister, tuple) else (0.0, 0.0)
-    applied = to_apply(coregister, measure(SceneCanvas.of(scene)))
-    if any(applied):
-        log.info("%s lies (%.2f, %.2f) PAN pixels off its MS, which is moved for that", scene.pan.path, *applied)
+        return from_tags(tags)
+    measured = measure(SceneCanvas.of(scene)) if coregister == "auto" else NO_SHIFT
+    applied = to_apply(coregister, measured)
+    if coregister == "auto" and applied:
+        log.info("%s lies %s PAN pixels off its MS, which is moved for that", scene.pan.path, applied)
     return applied
 
 

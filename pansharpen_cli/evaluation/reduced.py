@@ -16,10 +16,11 @@ import numpy.typing as npt
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.evaluation.benchmark import Sample
 from pansharpen_cli.evaluation.excerpts import held
+from pansharpen_cli.imaging.displacement import Displacement
 from pansharpen_cli.imaging.geogrid import ON_GRID, GeoGrid, NestedAxis
-from pansharpen_cli.imaging.interpolation import sample
+from pansharpen_cli.imaging.interpolation import sample, sample_at
 from pansharpen_cli.imaging.mtf import Sensor
-from pansharpen_cli.imaging.registration import Shift
+from pansharpen_cli.imaging.registration import NO_SHIFT
 from pansharpen_cli.imaging.tiling import Pixels
 from pansharpen_cli.imaging.wald import Excerpts, FullScene, ReducedScene, reduce
 from pansharpen_cli.inputs.canvas import ArrayCanvas, Canvas, SceneCanvas
@@ -139,7 +140,7 @@ def from_truth(
         )
         reduced = make(pan=image)
         shift = _shift(coregister, lambda: ArrayCanvas.of(reduced.pan, reduced.ms, reduced.valid), str(pan))
-        if any(shift):
+        if shift:
             reduced = make(pan=_moved(image, valid, shift))
         rows, cols = (slice(0, size) for size in reduced.valid.shape)
         return _usable(replace(reduced, grid=sharp.grid.crop(rows, cols)))
@@ -190,26 +191,28 @@ def _canvas(scene: Scene, coregister: Choice) -> SceneCanvas:
     return SceneCanvas.of(scene, shift=_shift(coregister, lambda: SceneCanvas.of(scene), scene.pan.path))
 
 
-def _shift(coregister: Choice, canvas: Callable[[], Canvas], pan: str) -> tuple[float, float]:
-    """How far (dx, dy) the PAN lies off, as far as it is to be corrected; says so. On the `canvas` it is measured."""
+def _shift(coregister: Choice, canvas: Callable[[], Canvas], pan: str) -> Displacement:
+    """How far the PAN lies off, as far as it is to be corrected; says so. On the `canvas` it is measured."""
     if coregister not in ("auto", "report"):
-        return to_apply(coregister, Shift(0, 0, 0, 0, 0))
+        return to_apply(coregister, NO_SHIFT)
     measured = measure(canvas())
     applied = to_apply(coregister, measured)
-    if coregister == "report" or any(applied):
+    if coregister == "report" or applied:
         log.info(
-            "%s lies (%.2f, %.2f) PAN pixels off its MS (confidence %.2f): %s",
-            pan, measured.dx, measured.dy, measured.confidence, "corrected" if any(applied) else "left as it is",
+            "%s lies %s PAN pixels off its MS (confidence %.2f): %s",
+            pan, measured.displacement, measured.confidence, "corrected" if applied else "left as it is",
         )  # fmt: skip
     return applied
 
 
-def _moved(
-    pan: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], shift: tuple[float, float]
-) -> npt.NDArray[np.float32]:
-    """`pan` (1, H, W) where its MS is, of which it lies `shift` (dx, dy) off."""
-    rows, cols = (np.arange(size) - away for size, away in zip(valid.shape, shift[::-1], strict=True))
-    return sample(pan, valid, rows, cols, "sinc").astype(np.float32)
+def _moved(pan: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], shift: Displacement) -> npt.NDArray[np.float32]:
+    """`pan` (1, H, W) where its MS is, of which it lies `shift` off."""
+    rows, cols = (np.arange(size, dtype=np.float64) for size in valid.shape)
+    if shift.field is None:
+        return sample(pan, valid, rows - shift.dy, cols - shift.dx, "sinc").astype(np.float32)
+    y, x = np.meshgrid(rows, cols, indexing="ij")
+    dx, dy = shift.at(x + 0.5, y + 0.5)
+    return sample_at(pan, valid, y - dy, x - dx, "sinc").astype(np.float32)
 
 
 def _held(

@@ -1,7 +1,7 @@
-"""Polyphase filters compiled for the CPU: EXP, and the reduction of a PAN to MS pixels.
+"""Filters compiled for the CPU: EXP, the reduction of a PAN to MS pixels, and an image between its pixels.
 
-Taps are taken STEP at a time, spelled out, which becomes vector code. So filters are filled up with zeros to a multiple
-of STEP (`in_steps`), and images have zeros at their ends for those taps to meet (`with_room`). Images and
+Polyphase taps are taken STEP at a time, spelled out, which becomes vector code. So filters are filled up with zeros to
+a multiple of STEP (`in_steps`), and images have zeros at their ends for those taps to meet (`with_room`). Images and
 taps are of one type. Every pixel adds in the same order, wherever an image is cut.
 """
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pansharpen_cli.system.compiled import compiled
 
 Real = npt.NDArray[np.floating]
+Indices = npt.NDArray[np.intp]
 
 STEP = 7
 """Taps that a loop takes at once."""
@@ -76,6 +77,27 @@ def reduce(image: Real, taps: Real, ratio: int, out: Real) -> None:
             for tap in range(len(taps)):
                 for x in range(cols):
                     line[x] += taps[tap] * low_rows[ratio * x + tap]
+
+
+@compiled
+def gather(image: Real, rows: Indices, cols: Indices, row_weights: Real, col_weights: Real, out: Real) -> None:
+    """out[band, n] = sum over s, t of row_weights[n, s] col_weights[n, t] image[band, rows[n] + s, cols[n] + t].
+
+    `image` (bands, h, w) has all pixels that the taps of all places meet.
+    """
+    taps = row_weights.shape[1]
+    column = np.empty(taps, out.dtype)
+    for band in range(len(image)):
+        for n in range(len(rows)):
+            column[:] = 0
+            for s in range(taps):
+                line = image[band, rows[n] + s, cols[n] : cols[n] + taps]
+                for t in range(taps):
+                    column[t] += row_weights[n, s] * line[t]
+            total = out.dtype.type(0)
+            for t in range(taps):
+                total += col_weights[n, t] * column[t]
+            out[band, n] = total
 
 
 @compiled

@@ -217,15 +217,15 @@ def sample(image: Array, valid: npt.NDArray[np.bool_], rows: Float64, cols: Floa
 
 def sample_at(image: Array, valid: npt.NDArray[np.bool_], rows: Float64, cols: Float64, kernel: str) -> Array:
     """`image` (bands, h, w) at scattered positions: `rows` and `cols` (n, m) -> (bands, n, m). Else as `sample`."""
+    from pansharpen_cli.imaging.filters import gather
+
     weighted = _weighted(image, valid)
-    first_row, row_weights = taps_at(kernel, rows.ravel())
-    first_col, col_weights = taps_at(kernel, cols.ravel())
-    total = np.zeros((len(weighted), rows.size), dtype=image.dtype)
-    for i in range(row_weights.shape[1]):
-        row = np.clip(first_row + i, 0, image.shape[1] - 1)
-        for j in range(col_weights.shape[1]):
-            col = np.clip(first_col + j, 0, image.shape[2] - 1)
-            total += weighted[:, row, col] * (row_weights[:, i] * col_weights[:, j]).astype(image.dtype)
+    first, weights = zip(*(taps_at(kernel, positions.ravel()) for positions in (rows, cols)), strict=True)
+    taps = weights[0].shape[1]
+    padded = np.pad(weighted, ((0, 0), (taps, taps), (taps, taps)), mode="edge")
+    corners = (np.clip(f, -taps, size) + taps for f, size in zip(first, image.shape[1:], strict=True))
+    total = np.empty((len(weighted), rows.size), image.dtype)
+    gather(padded, *corners, *(w.astype(image.dtype) for w in weights), total)
     found, trusted = _weighted_mean(total.reshape(len(weighted), *rows.shape), kernel)
     return found if trusted.all() else np.where(trusted, found, sample_at(image, valid, rows, cols, "bilinear"))
 

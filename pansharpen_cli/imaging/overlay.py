@@ -13,11 +13,10 @@ import numpy.typing as npt
 from affine import Affine
 
 from pansharpen_cli.imaging.geogrid import GeoGrid
+from pansharpen_cli.imaging.polynomial import Places, Polynomial
 from pansharpen_cli.imaging.rpc import Rpc
 
 Float64 = npt.NDArray[np.float64]
-Places = tuple[Float64, Float64]
-"""Two coordinates of many places."""
 
 SAMPLED = 24
 """Places a side at which two images are compared."""
@@ -33,35 +32,6 @@ ENOUGH = 50
 """Places that tell a polynomial, with some to spare."""
 DEGREE = 3
 """Of the polynomials; RPCs are quotients of such."""
-
-
-@dataclass(frozen=True)
-class Polynomial:
-    """A smooth map of the plane, x and y to x and y: coefficients (terms, 2) of `_powers` in coordinates that were
-    brought to -1 ... 1."""
-
-    middle: tuple[float, float]
-    half: tuple[float, float]
-    coefficients: Float64
-
-    @classmethod
-    def fitted(cls, x: Float64, y: Float64, to_x: Float64, to_y: Float64) -> Polynomial:
-        """The one that misses these places least."""
-        low, high = (np.array([extreme(x), extreme(y)]) for extreme in (np.min, np.max))
-        blank = cls(tuple((low + high) / 2), tuple((high - low) / 2), np.empty((0, 2)))
-        powers = blank._powers(x.ravel(), y.ravel())
-        targets = np.stack([to_x.ravel(), to_y.ravel()], axis=1)
-        return cls(blank.middle, blank.half, np.asarray(np.linalg.lstsq(powers, targets)[0], np.float64))
-
-    def __call__(self, x: Float64, y: Float64) -> tuple[Float64, Float64]:
-        powers = self._powers(np.ravel(x), np.ravel(y))
-        to_x, to_y = (powers @ self.coefficients).T
-        return to_x.reshape(np.shape(x)), to_y.reshape(np.shape(y))
-
-    def _powers(self, x: Float64, y: Float64) -> Float64:
-        u, v = (x - self.middle[0]) / self.half[0], (y - self.middle[1]) / self.half[1]
-        powers = [u**i * v**j for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)]
-        return np.stack(powers, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -131,7 +101,7 @@ def on_ground(rpc: Rpc, x: Float64, y: Float64) -> Places | None:
     for _ in range(REFINED):  # by what lies ever nearer
         if not np.isfinite([row, col]).all():
             return None
-        lat, long = Polynomial.fitted(col, row, lat, long)(x, y)
+        lat, long = Polynomial.fitted((col, row), (lat, long), DEGREE)(x, y)
         row, col = rpc.edges(lat, long, rpc.height_off)
         if max(np.abs(col - x).max(), np.abs(row - y).max()) < NEAR:
             return lat, long
@@ -174,7 +144,7 @@ def _fitted(in_pan: Places, in_ms: Places, noticeable: float) -> Overlay | None:
     """None if no polynomial is so smooth, there and back."""
     if min(map(np.ptp, in_ms)) == 0:
         return None
-    to_ms, to_pan = Polynomial.fitted(*in_pan, *in_ms), Polynomial.fitted(*in_ms, *in_pan)
+    to_ms, to_pan = Polynomial.fitted(in_pan, in_ms, DEGREE), Polynomial.fitted(in_ms, in_pan, DEGREE)
     ratio = np.sqrt(np.ptp(in_pan[0]) * np.ptp(in_pan[1]) / (np.ptp(in_ms[0]) * np.ptp(in_ms[1])))
     off = np.hypot(*np.subtract(to_ms(*in_pan), in_ms)).max(), np.hypot(*np.subtract(to_pan(*in_ms), in_pan)).max()
     if not (off[0] <= FITS and off[1] <= FITS * ratio):

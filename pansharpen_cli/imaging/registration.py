@@ -16,13 +16,16 @@ Arrays in, numbers out. Shifts are in PAN pixels, rows down, columns to the righ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import hypot
 
 import numpy as np
 import numpy.typing as npt
+
+from pansharpen_cli.imaging.displacement import AGREEMENT, Displacement, fitted_field
+from pansharpen_cli.imaging.polynomial import Polynomial
 
 Array = npt.NDArray[np.floating]
 Float64 = npt.NDArray[np.float64]
@@ -31,8 +34,6 @@ Bool = npt.NDArray[np.bool_]
 
 MAX_SHIFT = 8
 """Search range in MS pixels to each side; at most a quarter of the window."""
-AGREEMENT = 1.0
-"""PAN pixels within which windows tell the same shift: relief and oblique views spread honest ones by some tenths."""
 STEADY = 0.5
 """Spread of the windows, in PAN pixels, that halves the confidence."""
 
@@ -50,7 +51,8 @@ class Shift:
     right and down positive. The PAN shows at (x, y) what the geotransforms say the MS has at (x + dx, y + dy).
 
     `confidence` 0..1: see `combine`. `spread`: robust standard deviation per axis, in PAN pixels, of the windows'
-    shifts around the result (0 for a single window). `windows`: how many agreed and were used.
+    shifts around the result (0 for a single window). `windows`: how many agreed and were used. `field`: what it is at
+    every place, if it is not the same all over; (dx, dy) is that of the middle then.
     """
 
     dx: float
@@ -58,11 +60,19 @@ class Shift:
     confidence: float
     spread: float
     windows: int
+    field: Polynomial | None = None
+
+    @property
+    def displacement(self) -> Displacement:
+        return Displacement(self.dx, self.dy, self.field)
 
     @property
     def length(self) -> float:
         """PAN pixels."""
         return hypot(self.dx, self.dy)
+
+
+NO_SHIFT = Shift(0.0, 0.0, 0.0, 0.0, 0)
 
 
 @dataclass(frozen=True)
@@ -114,28 +124,38 @@ def window_shift(pan: Array, exp: Array, valid: Bool, ratio: int) -> WindowShift
     return None  # it wanders about: no true peak
 
 
-def combine(windows: Iterable[WindowShift | None]) -> Shift:
-    """The shift of a scene from `windows` spread over it: the weighted median of the largest group that agrees.
+def combine(windows: Iterable[WindowShift | None], places: Sequence[tuple[float, float]] = ()) -> Shift:
+    """The shift of a scene from `windows` spread over it: the weighted median of the largest group that agrees, or if
+    their `places` (x, y) are told, and they tell it, a field of shifts.
 
     Confidence is the product of three: the chance that not all of the group are wrong, 1 - prod(1 - strength); the
     group's share of all strength (clouds, ships and water disagree); 1 / (1 + (spread / STEADY)^2). So it is near 1
     if several good windows agree within tenths of a pixel, a single window's strength if there is only one, and near
     0 on noise. Without any evidence: no shift, confidence 0.
     """
-    found = [w for w in windows if w is not None and w.strength > 0]
-    if not found:
-        return Shift(0.0, 0.0, 0.0, 0.0, 0)
-    shifts = np.array([(w.dx, w.dy) for w in found])
-    strength = np.array([w.strength for w in found])
-    support = (_distance(shifts[:, None], shifts) <= AGREEMENT) @ strength
-    agree = _distance(shifts, shifts[support.argmax()]) <= AGREEMENT
-    dx, dy = (_weighted_median(axis[agree], strength[agree]) for axis in shifts.T)
-    away = _distance(shifts[agree], np.array([dx, dy]))
+    windows = list(windows)
+    telling = [index for index, window in enumerate(windows) if window is not None and window.strength > 0]
+    if not telling:
+        return NO_SHIFT
+    found = [window for window in windows if window is not None and window.strength > 0]
+    shifts = np.array([(window.dx, window.dy) for window in found])
+    strength = np.array([window.strength for window in found])
+    x, y = np.transpose([places[index] if places else (0.0, 0.0) for index in telling])
+    field = fitted_field(x, y, shifts, strength)
+    if field is None:
+        support = (_distance(shifts[:, None], shifts) <= AGREEMENT) @ strength
+        agree = _distance(shifts, shifts[support.argmax()]) <= AGREEMENT
+        dx, dy = (_weighted_median(axis[agree], strength[agree]) for axis in shifts.T)
+        one = Displacement(dx, dy)
+    else:
+        one = Displacement.of(field)
+        agree = _distance(shifts, np.stack(one.at(x, y), axis=-1)) <= AGREEMENT
+    away = _distance(shifts, np.stack(one.at(x, y), axis=-1))[agree]
     spread = _weighted_median(away, strength[agree]) / 1.177  # a Rayleigh variable's median, in standard deviations
     certain = 1 - np.prod(1 - strength[agree])
     share = strength[agree].sum() / strength.sum()
     confidence = float(certain * share / (1 + (spread / STEADY) ** 2))
-    return Shift(dx, dy, confidence, spread, int(agree.sum()))
+    return Shift(one.dx, one.dy, confidence, spread, int(agree.sum()), field)
 
 
 @dataclass(frozen=True, eq=False)

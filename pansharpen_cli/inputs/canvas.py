@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.imaging.displacement import IN_PLACE, Displacement
 from pansharpen_cli.imaging.geogrid import ON_GRID, GeoGrid, NestedAxis, nest, overlap
 from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, grow, sample, sample_at
 from pansharpen_cli.imaging.radiometry import Moments
@@ -72,6 +73,11 @@ class Canvas(ABC):
         coarse = tuple(slice(s.start // self.ratio, s.stop // self.ratio) for s in (rows_inside, cols_inside))
         inside = (..., rows_inside, cols_inside)
         return Pixels(tile, pan[inside], ms[..., coarse[0], coarse[1]], wide.valid[inside])
+
+    def middle(self, tile: Tile) -> tuple[float, float]:
+        """Row and column, in PAN pixels of the PAN file, of the middle of what a tile puts out."""
+        row, col = ((span.start + span.stop) / 2 for span in (tile.rows, tile.cols))
+        return self.rows.first + row, self.cols.first + col
 
     def tiles(self, size: int, reach: Reach) -> list[Tile]:
         """The product cut into cores of `size` PAN pixels a side, row by row, if need be in several columns of rows."""
@@ -149,7 +155,7 @@ class SceneCanvas(Canvas):
     scene: Scene
     phase: float
     resampling: str
-    shift: tuple[float, float] = (0.0, 0.0)
+    shift: Displacement = IN_PLACE
     source: SceneCanvas | None = None
     """What its statistics come from, if not from itself: it puts out a part of a scene."""
 
@@ -160,15 +166,15 @@ class SceneCanvas(Canvas):
         *,
         ratio: int | None = None,
         phase: float | None = None,
-        shift: tuple[float, float] = (0.0, 0.0),
+        shift: Displacement = IN_PLACE,
         resampling: str = "sinc",
         reach: Reach | None = None,
     ) -> SceneCanvas:
         """The canvas of `scene` at a `ratio` (default: its own whole one) and a `phase` (default: pixels as areas).
 
-        The PAN really lies `shift` (dx, dy) PAN pixels from its stated place, seen from the MS: the MS is moved against
-        that, and PAN pixels beyond the moved MS are left out. If it does not fall on the nested grid by itself, as at a
-        ratio that is not whole, it is interpolated once by `resampling`. Short kernels move detail near the Nyquist
+        The PAN really lies off its stated place, seen from the MS, by `shift`: the MS is moved against that, and PAN
+        pixels beyond the moved MS are left out. If it does not fall on the nested grid by itself, as at a ratio that is
+        not whole, it is interpolated once by `resampling`. Short kernels move detail near the Nyquist
         frequency too little: by 0.35 PAN pixels on a Landsat scene with "cubic", 0.1 with "lanczos", 0.04 with "sinc".
         Raises SceneError if the ratio is not the nearest whole one or the two do not overlap.
         """
@@ -179,9 +185,12 @@ class SceneCanvas(Canvas):
             )
         phase = area_phase(ratio) if phase is None else phase
         pan, ms = scene.pan_grid, scene.ms_under_pan
+        dx, dy = shift.ranges(pan.width, pan.height)
+        # so that a field leaves no MS sample outside of its file
+        half_ms_pixel = ratio / 2 if shift.field else 0.0
         axes = []
-        for pan_axis, ms_axis, moved in ((pan.rows, ms.rows, shift[1]), (pan.cols, ms.cols, shift[0])):
-            where = overlap(pan_axis, ms_axis, moved)
+        for pan_axis, ms_axis, (low, high) in ((pan.rows, ms.rows, dy), (pan.cols, ms.cols, dx)):
+            where = overlap(pan_axis, ms_axis, (low + high) / 2, (high - low) / 2 + half_ms_pixel)
             if where.start >= where.stop:
                 raise SceneError(f"{scene.pan.path} and {scene.ms[0].path} do not overlap; check their CRS and extents")
             axes.append(nest(where, ratio, phase, reach.multiple_of if reach else 1))
@@ -202,7 +211,12 @@ class SceneCanvas(Canvas):
     @property
     def interpolated(self) -> bool:
         """True if the MS is resampled, False if its own pixels are used."""
-        return self.scene.reprojected or not (self.rows.as_is and self.cols.as_is)
+        return self.warped or not (self.rows.as_is and self.cols.as_is)
+
+    @property
+    def warped(self) -> bool:
+        """True if rows and columns of nested MS samples are not those of the MS file."""
+        return self.scene.reprojected or self.shift.field is not None
 
     @property
     def grid(self) -> GeoGrid:
@@ -255,9 +269,9 @@ class SceneCanvas(Canvas):
 
     def _read_nested(self, rows: slice, cols: slice) -> tuple[Float32, Mask, Mask]:
         """Nested MS, where it has data, and which PAN pixels lie on MS pixels that have data."""
-        if not self.scene.reprojected:
+        if not self.warped:
             return self._read_ms(rows, cols)
-        ms, valid = self._read_reprojected(rows, cols)
+        ms, valid = self._read_warped(rows, cols)
         return ms, valid, valid.repeat(self.ratio, axis=0).repeat(self.ratio, axis=1)
 
     def _read_pan(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
@@ -280,7 +294,7 @@ class SceneCanvas(Canvas):
         return pan, pan_valid
 
     def _read_ms(self, rows: slice, cols: slice) -> tuple[Float32, Mask, Mask]:
-        """As `_read_nested`, out of the CRS of the PAN."""
+        """As `_read_nested`, where rows and columns of the MS are those of the PAN."""
         positions = self.rows.ms_positions(rows.start, rows.stop), self.cols.ms_positions(cols.start, cols.stop)
         image, valid, (row, col) = self._read_ms_around(*positions)
         where = positions[0] - row, positions[1] - col
@@ -303,12 +317,12 @@ class SceneCanvas(Canvas):
             covered &= np.logical_and.outer(*on_ms)
         return ms, _mask_at(valid, *nearest), covered
 
-    def _read_reprojected(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
-        """Nested MS out of another CRS, and where it has data."""
-        dx, dy = self.shift
-        y, x = np.meshgrid(self._pan_edges(self.rows, rows) + dy, self._pan_edges(self.cols, cols) + dx, indexing="ij")
+    def _read_warped(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
+        """Nested MS out of another CRS, or moved by a field, and where it has data."""
+        y, x = np.meshgrid(self._pan_edges(self.rows, rows), self._pan_edges(self.cols, cols), indexing="ij")
+        dx, dy = self.shift.at(x, y)
         pan, ms = self.scene.pan_grid, self.scene.ms_grid
-        x, y = self.scene.to_ms(pan.cols.coordinate(x), pan.rows.coordinate(y))
+        x, y = self.scene.to_ms(pan.cols.coordinate(x + dx), pan.rows.coordinate(y + dy))
         row, col = ms.rows.edge(y) - 0.5, ms.cols.edge(x) - 0.5
         inside = (row >= -0.5) & (row < ms.height - 0.5) & (col >= -0.5) & (col < ms.width - 0.5)
         image, valid, (first_row, first_col) = self._read_ms_around(row, col)

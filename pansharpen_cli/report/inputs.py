@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.evaluation.quality import product_canvas
+from pansharpen_cli.imaging.displacement import Displacement
 from pansharpen_cli.inputs.canvas import Raw, SceneCanvas
 from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.inputs.scene import Scene
@@ -60,7 +61,7 @@ class Inputs:
 
 
 @contextmanager
-def opened(products: Sequence[Path], pan: str, ms: Sequence[str], shift: tuple[float, float]) -> Iterator[Inputs]:
+def opened(products: Sequence[Path], pan: str, ms: Sequence[str], shift: Displacement) -> Iterator[Inputs]:
     """Open `products` with the PAN and MS, and the shift between these, they were judged by."""
     with ExitStack() as stack:
         rasters = []

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from pansharpen_cli.inputs.coregistration import TRUSTED, is_noticeable
+from pansharpen_cli.imaging.displacement import Displacement
+from pansharpen_cli.inputs.coregistration import TRUSTED, from_tags, is_noticeable
 from pansharpen_cli.metrics.streaming import Score
 from pansharpen_cli.report.gather import Made, Report
 from pansharpen_cli.report.indices import INDICES
@@ -67,14 +68,10 @@ def facts(report: Report) -> list[Fact]:
         Fact(f"{title} ({name})", score(made, name), f"ideal {INDICES[name].ideal}, typical {typical(name)}")
         for name, title in titles.items()
     ]
-    applied, shift = made.tags.get("SHIFT_APPLIED", ""), report.alignment.shift
+    shift = report.alignment.shift
     apart = f"{shift.length:.2f} px" if shift.windows else "unknown"
-    done = "corrected" if _is_shift(applied) else "left as it is" if applied else "PAN pixels"
+    done = "corrected" if from_tags(made.tags) else "left as it is" if "SHIFT_APPLIED" in made.tags else "PAN pixels"
     return [*found, Fact("PAN and MS apart", apart, done)]
-
-
-def _is_shift(applied: str) -> bool:
-    return any(float(part) for part in applied.split(",") if part)
 
 
 def score(made: Made, name: str) -> str:
@@ -139,26 +136,35 @@ def alignment_sentence(report: Report) -> str:
     silent = f"; {found.silent} say{'s' if found.silent == 1 else ''} nothing" if found.silent else ""
     agree = f"{shift.windows} of {counted(len(found.places), 'window')} agree{'s' if shift.windows == 1 else ''}"
     return (
-        f"The PAN lies {_aside(shift.dx, 'right', 'left')} and {_aside(shift.dy, 'down', 'up')} PAN pixels from where "
-        f"the geotransforms put it, seen from the MS: {verdict}. {agree} "
+        f"{'In the middle the' if shift.field else 'The'} PAN lies {_where(shift.displacement)} PAN pixels from where "
+        f"the geotransforms put it, seen from the MS: {verdict}.{_field(shift.displacement)} {agree} "
         f"within {shift.spread:.2f} pixels{silent}; confidence {shift.confidence:.2f} of 1.{_done(report)}"
     )
+
+
+def _where(shift: Displacement) -> str:
+    return f"{_aside(shift.dx, 'right', 'left')} and {_aside(shift.dy, 'down', 'up')}"
 
 
 def _aside(value: float, positive: str, negative: str) -> str:
     return f"{abs(value):.2f} {positive if value >= 0 else negative}"
 
 
+def _field(shift: Displacement) -> str:
+    if shift.field is None:
+        return ""
+    return f" That changes over the scene: right and down, it is {shift} pixels.".replace("-", MINUS)
+
+
 def _done(report: Report) -> str:
     """What was done about it when the products were made."""
-    said = {made.tags.get("SHIFT_APPLIED", "") for made in report.products} - {""}
+    said = {from_tags(made.tags) for made in report.products if "SHIFT_APPLIED" in made.tags}
     if len(said) != 1:
         return ""
     (applied,) = said
-    if not _is_shift(applied):
+    if not applied:
         return " It was left as it is."
-    dx, dy = (float(part) for part in applied.split(","))
-    return f" It was corrected by {_aside(dx, 'right', 'left')} and {_aside(dy, 'down', 'up')}."
+    return f" It was corrected{', everywhere by what it is there' if applied.field else f' by {_where(applied)}'}."
 
 
 def windows(report: Report) -> list[list[str]]:
@@ -253,6 +259,7 @@ LABELS = {
     "SHIFT_SPREAD": "Its spread",
     "SHIFT_WINDOWS": "Its windows",
     "SHIFT_APPLIED": "Shift applied",
+    "SHIFT_FIELD": "Its field",
     "MS_INTERPOLATED": "MS interpolated",
     "VERSION": "pansharpen",
     "JOB_SHA256": "Job SHA-256",

@@ -1,0 +1,259 @@
+"""A PAN that lies elsewhere by another amount at every place: when windows tell so, and what a scene is then put on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+from test_canvas import Textured
+from worlds import World
+
+from pansharpen_cli.errors import SceneError
+from pansharpen_cli.evaluation.quality import judge
+from pansharpen_cli.imaging.displacement import IN_PLACE, Displacement, fitted_field
+from pansharpen_cli.imaging.polynomial import Polynomial
+from pansharpen_cli.imaging.registration import WindowShift, combine
+from pansharpen_cli.inputs.canvas import SceneCanvas
+from pansharpen_cli.inputs.coregistration import as_tags, from_tags, given, measure, to_apply, windows
+from pansharpen_cli.inputs.part import Window
+from pansharpen_cli.inputs.scene import Scene
+from pansharpen_cli.job import Job
+from pansharpen_cli.pipeline import sharpen
+from pansharpen_cli.report.gather import gather
+from pansharpen_cli.report.words import alignment_sentence
+from pansharpen_cli.resume import resume
+
+
+def over(rows, cols):
+    """x and y (rows * cols,) of windows all over a scene."""
+    x, y = np.meshgrid(1000.0 * np.arange(cols), 1000.0 * np.arange(rows))
+    return x.ravel(), y.ravel()
+
+
+def plane(x, y):
+    return np.stack([0.3 + 2 * x / np.ptp(x) - y / np.ptp(y), 1.5 * y / np.ptp(y) - 0.8], axis=-1)
+
+
+def bowl(x, y):
+    return plane(x, y) + np.stack([4 * (x / np.ptp(x) - 0.5) ** 2, 3 * x * y / np.ptp(x) / np.ptp(y)], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "true", "degree"), [(3, 4, plane, 1), (5, 3, plane, 1), (5, 5, plane, 1), (5, 5, bowl, 2)]
+)
+def test_a_field_is_found_whatever_some_windows_say(rows, cols, true, degree):
+    x, y = over(rows, cols)
+    random = np.random.default_rng(3)
+    shifts = true(x, y) + random.normal(0, 0.05, (len(x), 2))
+    shifts[[1, 7]] += [(5, -3), (-2, 4)]  # a ship, a cloud
+    found = fitted_field(x, y, shifts, random.uniform(0.3, 1, len(x)))
+    assert found.degree == degree
+    assert np.abs(np.stack(found(x, y), axis=-1) - true(x, y)).max() < 0.15
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(3, 4), (5, 3), (5, 5)])
+@pytest.mark.parametrize("scatter", [0.02, 0.1, 0.3])
+def test_scatter_is_no_field(rows, cols, scatter):
+    x, y = over(rows, cols)
+    random = np.random.default_rng(4)
+    fields = [
+        fitted_field(x, y, random.normal(1, scatter, (len(x), 2)), random.uniform(0.3, 1, len(x))) for _ in range(60)
+    ]
+    assert sum(field is not None for field in fields) <= 3
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(3, 3), (2, 5), (5, 2), (1, 5)])
+def test_few_windows_tell_no_field(rows, cols):
+    x, y = over(rows, cols)
+    assert fitted_field(x, y, 2 * np.stack([x, y], axis=-1) / 5000, np.ones(len(x))) is None
+
+
+def test_what_windows_tell_together():
+    """The shift is that of the middle; scatter is what is left of them beside the field."""
+    x, y = over(5, 5)
+    random = np.random.default_rng(5)
+    told = plane(x, y) + random.normal(0, 0.04, (25, 2))
+    likely = [WindowShift(dx, dy, correlation=0.9, distinctness=3) for dx, dy in told]
+    likely[4] = None
+    shift = combine(likely, list(zip(x, y, strict=True)))
+    assert (shift.dx, shift.dy) == pytest.approx(plane(np.array([*x, 2000]), np.array([*y, 2000]))[-1], abs=0.03)
+    assert shift.windows == 24
+    assert 0.02 < shift.spread < 0.06
+    assert shift.confidence > 0.98
+    of_one = combine(likely)
+    assert of_one.field is None
+    assert of_one.confidence < 0.5
+
+
+FIELD = Displacement.of(Polynomial((60.0, 50.0), (60.0, 50.0), ((1.2, -0.7), (0.2, 1.1), (-0.9, 0.4))))
+
+
+def test_a_field_ends_not_far_beyond_what_told_it():
+    edge = FIELD.at(np.array([60 + 1.5 * 60]), np.array([50.0]))
+    assert FIELD.at(np.array([1e6]), np.array([50.0])) == edge
+    (left, right), (top, bottom) = FIELD.ranges(1e6, 1e6)
+    assert max(map(abs, (left, right, top, bottom))) < 4
+    assert Displacement(1, -2).ranges(9, 9) == ((1, 1), (-2, -2))
+
+
+def test_displacements_in_words():
+    assert str(Displacement(0.123, -4)) == "(0.12, -4.00)"
+    assert str(FIELD) == "(0.10 to 2.30, -2.20 to 0.80)"
+    assert FIELD
+    assert Displacement(0, 0.1)
+    assert not IN_PLACE
+
+
+def test_tags_tell_a_displacement():
+    for shift in (FIELD, Displacement(1.5, -2), IN_PLACE):
+        assert from_tags(as_tags(shift)) == shift
+    assert from_tags({}) == IN_PLACE
+    assert given(FIELD, "coregister") is FIELD
+    assert to_apply(FIELD, None) is FIELD
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "x", "[]", "{}", "null", '{"middle": [1, 2]}',
+        '{"middle": [1, 2], "half": [3, 0], "coefficients": [[1, 2]]}',
+        '{"middle": [1, 2], "half": [3, 4], "coefficients": []}',
+        '{"middle": [1, 2], "half": [3, 4], "coefficients": [[1, 2], [3, 4]]}',
+        '{"middle": [1, 2], "half": [3, 4], "coefficients": [[1, NaN]]}',
+        '{"middle": [1, 2], "half": [3, 4], "coefficients": [[1, 2, 3]]}',
+        '{"middle": [1, 2], "half": [3, 4], "coefficients": [["a", 2]]}',
+    ],
+)  # fmt: skip
+def test_fields_that_make_no_sense_are_refused(field, tmp_path):
+    with pytest.raises((ValueError, TypeError)):
+        from_tags({"SHIFT_FIELD": field})
+    world = World(pan_size=(160, 160), ms_size=(40, 40))
+    made = sharpen(Job(*in_folder(world, tmp_path), tmp_path / "out.tif", model="exp", coregister="off"))
+    with rasterio.open(made.path, "r+") as file:
+        file.update_tags(ns="PANSHARPEN", SHIFT_FIELD=field)
+    with pytest.raises(SceneError, match="tags that make no sense"):
+        judge(made.path)
+
+
+def in_folder(world, folder):
+    pan, ms = world.write(folder)
+    return pan, [ms]
+
+
+CASES = {
+    "nested": World(),
+    "ratio 2": World(ratio=2, pan_size=(96, 128), ms_size=(48, 64)),
+    "offset": World(offset=(-7.3, 2.6), ms_size=(30, 40)),
+    "another CRS": World(
+        ms_crs="EPSG:32631", ms_gsd=(8, -8), ms_corner=(-31_000.0, 4_503_800.0), ms_size=(90, 90), pan_size=(96, 128)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["nested", "ratio 2", "offset"])
+def test_every_ms_value_comes_from_where_the_field_says(name, tmp_path):
+    """And all pixels that are put out have one."""
+    world = CASES[name]
+    canvas = SceneCanvas.of(Scene.open(*world.write(tmp_path)), shift=FIELD)
+    assert canvas.interpolated
+    found = canvas.raw(slice(0, canvas.rows.size), slice(0, canvas.cols.size))
+    middles = (a.first + a.ratio * (np.arange(a.size // a.ratio) + 0.5) for a in (canvas.rows, canvas.cols))
+    y, x = np.meshgrid(*middles, indexing="ij")
+    dx, dy = FIELD.at(x, y)
+    left, top = world.pan_sheet.corner
+    true = world.at(left + world.gsd[0] * (x + dx), top + world.gsd[1] * (y + dy))
+    inner = (slice(None), slice(4, -4), slice(4, -4))
+    assert np.abs(found.ms - true)[inner].max() < 0.5  # of 1000; the kernel's own error
+    assert found.valid[canvas.rows.start : canvas.rows.stop, canvas.cols.start : canvas.cols.stop].all()
+    assert canvas.rows.stop - canvas.rows.start >= world.pan_size[0] - 4 - 2 * world.ratio
+    straight = SceneCanvas.of(Scene.open(*world.write(tmp_path)), shift=Displacement(FIELD.dx, FIELD.dy))
+    off = straight.raw(slice(0, straight.rows.size), slice(0, straight.cols.size))
+    assert np.abs(off.ms[inner][:, :8, :8] - true[inner][:, :8, :8]).max() > 2
+
+
+WORLD = Textured(pan_size=(1024, 1280), ms_size=(262, 326), offset=(-12, -10), bands=4)
+ACROSS, DOWN = (np.linspace(*ends, size) for ends, size in (((-2.5, 3.5), 1280), ((1.0, -2.0), 1024)))
+
+
+@pytest.fixture(scope="module")
+def drifting(tmp_path_factory):
+    """A PAN whose pixels are of another size than its file says: it drifts by several pixels."""
+    return replace(WORLD, lie=(ACROSS, DOWN)).write(tmp_path_factory.mktemp("drifting"))
+
+
+def test_the_measured_field_is_the_true_one(drifting):
+    with Scene.open(*drifting) as scene:
+        canvas = SceneCanvas.of(scene)
+        found = measure(canvas)
+        assert found.field.degree == 1
+        assert found.confidence > 0.9
+        assert found.spread < 0.05
+        assert (found.dx, found.dy) == pytest.approx((ACROSS.mean(), DOWN.mean()), abs=0.1)
+        col, row = np.meshgrid([64, 640, 1200], [64, 500, 960])
+        dx, dy = found.displacement.at(col + 0.5, row + 0.5)
+        assert np.abs(dx - ACROSS[col]).max() < 0.1
+        assert np.abs(dy - DOWN[row]).max() < 0.1
+        assert all(place.agrees(found) for place in windows(canvas))
+        rest = measure(SceneCanvas.of(scene, shift=to_apply("auto", found)))
+        assert rest.field is None
+        assert rest.length < 0.05
+        assert not to_apply("auto", rest)
+
+
+def pixels(path):
+    with rasterio.open(path) as file:
+        return file.read(), file.transform
+
+
+def test_cut_as_you_like_the_pixels_are_the_same(drifting, tmp_path):
+    pan, ms = drifting
+    job = Job(pan, [ms], tmp_path / "whole.tif", model="mtf-glp-fs", dtype="uint16", threads=1)
+    whole = sharpen(replace(job, tile=2048))
+    sharpen(replace(job, output=tmp_path / "tiles.tif", tile=96, threads=2))
+    part = Window(333, 401, 200, 150)
+    sharpen(replace(job, output=tmp_path / "part.tif", part=part, statistics="scene"))
+    (one, place), (other, _), (cut, cut_place) = (pixels(tmp_path / f"{n}.tif") for n in ("whole", "tiles", "part"))
+    np.testing.assert_array_equal(other, one)
+    col, row = (round(v) for v in ~place @ (cut_place.c, cut_place.f))
+    np.testing.assert_array_equal(cut, one[:, row : row + 150, col : col + 200])
+    assert whole.shift.field
+
+
+def test_a_part_by_itself_keeps_to_its_surroundings(drifting, tmp_path):
+    """What is measured there says nothing of the far ends of the scene, and is not asked."""
+    pan, ms = drifting
+    made = sharpen(Job(pan, [ms], tmp_path / "part.tif", model="exp", part=Window(1100, 20, 150, 100), threads=1))
+    assert (made.height, made.width) == (100, 150)
+    here = made.shift.displacement.at(np.array([1175.5]), np.array([70.5]))
+    assert np.ravel(here) == pytest.approx((ACROSS[1175], DOWN[70]), abs=0.1)
+
+
+def error(product):
+    """DN by which it misses what the MS's bands are where the PAN really looks, in the mean of squares."""
+    hrms, transform = pixels(product)
+    col, row = (round(v) for v in ~WORLD.pan_sheet.transform @ (transform.c, transform.f))
+    true = WORLD.at(*WORLD.pan_sheet.centres((ACROSS, DOWN)))
+    return np.sqrt(((hrms - true[:, row : row + hrms.shape[1], col : col + hrms.shape[2]]) ** 2).mean())
+
+
+def test_a_product_is_judged_on_what_it_was_made_on(drifting, tmp_path, caplog):
+    caplog.set_level("INFO", "pansharpen_cli")
+    pan, ms = drifting
+    job = Job(pan, [ms], tmp_path / "out.tif", model="mtf-glp-fs", dtype="uint16", threads=1)
+    made = sharpen(job)
+    assert "PAN lies (-1.9" in caplog.text
+    with rasterio.open(made.path) as file:
+        tags = file.tags(ns="PANSHARPEN")
+    assert from_tags(tags) == made.shift.displacement
+    assert tags["SHIFT_APPLIED"] == f"{made.applied[0]:.4f},{made.applied[1]:.4f}"
+    own = judge(made.path)
+    assert own.shift == made.shift.displacement
+    straight = sharpen(replace(job, output=tmp_path / "straight.tif", coregister=made.applied))
+    assert own.report.scores["HQNR"].value > judge(straight.path).report.scores["HQNR"].value
+    assert error(made.path) < 0.5 * error(straight.path)
+    kept = resume(replace(job, resume=True))
+    assert kept.kept
+    assert kept.shift.field == made.shift.field
+    page = alignment_sentence(gather([made.path]))
+    assert page.startswith("In the middle the PAN lies")
+    assert "It was corrected, everywhere by what it is there." in page
