@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -272,3 +273,21 @@ def test_a_tiff_that_speaks_of_vrts_is_a_tiff(tmp_path: Path):
         file.update_tags(TIFFTAG_IMAGEDESCRIPTION="made from <VRTDataset>")
     assert b"<VRTDataset" in path.read_bytes()[:1024]
     assert not mosaic.is_vrt(path)
+
+
+def test_bands_have_nodata_values_of_their_own(tmp_path: Path):
+    """As files of one band each that are put one over the other may have: a gap holds each band's own."""
+    _, ms = World(bands=3, dtype="uint16").write(tmp_path)
+    own, image = [0, 65535, 7], pixels(ms)
+    expected = np.ones(image.shape[1:], bool)
+    expected[3:9, 5:15] = False
+    image[:, ~expected] = np.array(own)[:, None]
+    image[0, 0, 0] = image[:, 1, 1] = own[0]  # not all bands have that
+    with rasterio.open(ms, "r+") as file:
+        file.write(image)
+    vrt, values = in_quarters(ms), iter(own)
+    vrt.write_text(re.sub("<Desc", lambda _: f"<NoDataValue>{next(values)}</NoDataValue><Desc", vrt.read_text()))
+    with closing(Raster(vrt)) as raster:
+        data, valid = raster.read(slice(0, raster.grid.height), slice(0, raster.grid.width))
+    assert (valid == expected).all()
+    assert (data == np.where(expected, image, 0)).all()

@@ -81,6 +81,7 @@ class Raster:
                 self._check()
                 self._choose(bands)
                 self.nodata = self._nodata(nodata)
+                self._absent = self._nodata_of_bands(nodata)
                 self._masked = nodata == "file" and self.nodata is None and self._has_mask()
         except (SceneError, CPLE_BaseError) as error:
             self.close()
@@ -274,6 +275,15 @@ class Raster:
         fits = value is not None and holds(np.dtype(self._dataset.dtypes[self.indexes[0] - 1]), value)
         return float(value) if fits and not self._has_mask() else None
 
+    def _nodata_of_bands(self, option: Nodata) -> npt.NDArray[np.float64]:
+        """(bands, 1, 1): that of the first one, where a band of a mosaic has none of its own."""
+        dataset, values = self._dataset, []
+        for index in self.indexes:
+            own = dataset.nodatavals[index - 1] if option == "file" else None
+            fits = own is not None and holds(np.dtype(dataset.dtypes[index - 1]), own)
+            values.append(own if fits else self.nodata)
+        return np.array(values, np.float64)[:, None, None]
+
     def _has_mask(self) -> bool:
         """True if an internal mask or alpha band says where data is; it comes before a nodata value."""
         flags = self._dataset.mask_flag_enums[self.indexes[0] - 1]
@@ -282,7 +292,7 @@ class Raster:
     def read(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
         """A window inside the raster: (bands, h, w) in DN, and (h, w) True where there is data.
 
-        No data: all bands hold the nodata value, or any holds NaN or infinity.
+        No data: all bands hold their nodata value, or any holds NaN or infinity.
         """
         window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
         try:
@@ -292,9 +302,10 @@ class Raster:
             elif self.nodata is None or np.isnan(self.nodata):
                 valid = np.ones(raw.shape[1:], bool)
             elif np.issubdtype(raw.dtype, np.floating):
-                valid = (raw != raw.dtype.type(self.nodata)).any(axis=0)
+                with np.errstate(over="ignore"):
+                    valid = (raw != self._absent.astype(raw.dtype)).any(axis=0)
             else:  # compared as numbers: the type may not hold the value
-                valid = (raw != self.nodata).any(axis=0)
+                valid = (raw != self._absent).any(axis=0)
         except RasterioIOError as error:
             raise self._unreadable(rows, error) from None
         if np.issubdtype(raw.dtype, np.floating):
