@@ -403,6 +403,15 @@ def test_what_cannot_begin_is_told_before_it(rows, output, said, tmp_path):
         assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_products_of_two_names_for_one_folder_are_told_before_the_batch(tmp_path):
+    """One would be replaced by the other, and both be told as done."""
+    (tmp_path / "m.csv").write_text("pan,ms,out\na,b,there/x\nc,d,link/x")
+    (tmp_path / "out" / "there").mkdir(parents=True)
+    (tmp_path / "out" / "link").symlink_to("there")
+    with pytest.raises(SceneError, match=r"2 scenes are to become .*out/there/x\.tif; give each its own out"):
+        check(batch(tmp_path / "m.csv", tmp_path / "out", resume=True))
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o555])
 def test_a_folder_that_may_not_be_written_to_is_told_before_the_batch(mode, tmp_path, monkeypatch):
     """To one who is not root, who may write anywhere."""

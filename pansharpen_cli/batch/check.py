@@ -43,11 +43,21 @@ def _check_places(batch: Batch) -> None:
         if times > 1:
             product = locations.told(batch.folder / f"{name}.tif")
             raise SceneError(f"{times} scenes are to become {product}; give each its own out")
+    if not batch.in_store:
+        _check_links(batch)
     files = {batch.summary, *(job.output for job in batch.jobs)}
     for job in batch.jobs:
         if above := files.intersection(job.output.parents):
             product, folder = locations.told(job.output), locations.told(above.pop())
             raise SceneError(f"{product} would lie in {folder}, which is to be a file; give it another out")
+
+
+def _check_links(batch: Batch) -> None:
+    """A folder may have a second name, by which a product would replace another one."""
+    folders = {folder: real(folder) for folder in {job.output.parent for job in batch.jobs}}
+    for place, times in Counter(Path(folders[job.output.parent], job.output.name) for job in batch.jobs).items():
+        if times > 1:
+            raise SceneError(f"{times} scenes are to become {place}; give each its own out")
 
 
 def _check_inputs(batch: Batch) -> None:
