@@ -58,6 +58,13 @@ def test_no_raster(tmp_path: Path, content: bytes):
     refuse(pan, path, culprit=path, because="not a readable GeoTIFF")
 
 
+def test_a_question_mark_in_the_name_of_a_file_begins_no_query(tmp_path: Path):
+    path = tmp_path / "what? a file.tif"
+    path.write_text("not an image")
+    with pytest.raises(SceneError, match=r"what\? a file\.tif is not a readable"):
+        Raster(path)
+
+
 def test_truncated_file(tmp_path: Path):
     pan, _ = WORLD.write(tmp_path)
     ms = save(tmp_path / "ms.tif", WORLD.ms_image(), WORLD.ms_sheet)

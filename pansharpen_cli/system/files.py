@@ -41,7 +41,10 @@ def in_words(failure: str) -> Iterator[None]:
 
 
 def redacted(text: str | Path) -> str:
-    """A path, or a text with paths in it, without what may be secret in a URL: user, password and query."""
+    """A path, or a text with paths in it, without what may be secret in a URL: user, password and query. The name of a
+    file that is there is none."""
+    if os.path.lexists(text):
+        return str(text)
     return re.sub(r"\?\S*", "?...", re.sub(r"(://)[^/@\s]+@", r"\1...@", str(text)))
 
 
