@@ -25,7 +25,7 @@ from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.overlay import corners_of
 from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.modelspec import canonical_band
-from pansharpen_cli.outputs.target import partial_beside, publish
+from pansharpen_cli.outputs.quicklook import write_made
 from pansharpen_cli.pipeline import Product
 from pansharpen_cli.system.files import digest, named_from, redacted
 from pansharpen_cli.system.locations import anywhere, is_remote
@@ -175,9 +175,8 @@ def write_item(product: Product, scene: ItemScene | None) -> Path:
         source = named_from(product.path.parent, scene.href)
         item.add_link(pystac.Link("derived_from", source, pystac.MediaType.JSON))
     path = item_beside(product.path)
-    partial = partial_beside(path)
-    partial.write_text(json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=2) + "\n")
-    publish(partial, path)
+    text = json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=2) + "\n"
+    write_made(path, product.path, text.encode)
     return path
 
 

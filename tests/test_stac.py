@@ -16,8 +16,9 @@ import rasterio
 from servers import misbehaving
 from worlds import Sheet, World, save
 
-from pansharpen_cli.errors import SceneError
-from pansharpen_cli.stac import is_item, read_item
+from pansharpen_cli import sharpen
+from pansharpen_cli.errors import OutputError, SceneError
+from pansharpen_cli.stac import is_item, read_item, write_item
 
 pystac = pytest.importorskip("pystac")
 
@@ -391,3 +392,12 @@ def test_an_item_in_the_way_is_left_alone(tmp_path):
     done = run(pan, "-o", tmp_path / "out.tif")
     assert done.returncode == 2
     assert "the argument ms is missing" in done.stderr
+
+
+def test_an_item_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path):
+    product = sharpen(*WORLD.write(tmp_path), tmp_path / "out.tif", model="gsa")
+    (tmp_path / "out.json").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OutputError, match=r"out\.json cannot be made from .*out\.tif: .*directory"):
+        write_item(product, None)
+    assert sorted(tmp_path.iterdir()) == before
