@@ -1,12 +1,14 @@
 """Which PAN goes with which MS: names as the vendors' deliveries have them, and grounds that agree or do not."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyproj
 import pytest
 from worlds import CORNER, UTM, World, save
 
+from pansharpen_cli.batch import pairing
 from pansharpen_cli.batch.pairing import pair
 
 MAXAR = "053951940010_01"
@@ -101,6 +103,21 @@ def test_the_ground_pairs_where_names_do_not(tmp_path):
         "20120225": ["20120225", "ground"],
         "20130731": ["20130731", "ground"],
     }
+
+
+def test_only_what_touches_is_looked_at_with_each_other(tmp_path, monkeypatch):
+    """Of ten thousand PANs and as many MS all pairs would take an hour."""
+    made, looks = World(bands=3, dtype="uint16", pan_size=(32, 32), ms_size=(8, 8)), []
+    for number in range(5):
+        for kind, sheet, image in (("p", made.pan_sheet, made.pan_image()), ("m", made.ms_sheet, made.ms_image()[:3])):
+            moved = replace(sheet, corner=(sheet.corner[0] + 1000 * number, sheet.corner[1]))
+            save(tmp_path / f"{kind}{number}.tif", image, moved, dtype="uint16")
+    fit = pairing._fit
+    monkeypatch.setattr(pairing, "_fit", lambda *files: looks.append(files) or fit(*files))
+    there, left = found(tmp_path)
+    assert not left
+    assert there == {f"p{number}": (f"p{number}.tif", [f"m{number}.tif"], "ground") for number in range(5)}
+    assert len(looks) == 5
 
 
 def test_files_without_a_mark_are_what_their_bands_say(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,8 @@ from math import sqrt
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyproj
 
 from pansharpen_cli.errors import SceneError
@@ -240,7 +242,11 @@ def _by_ground(files: Sequence[_File]) -> tuple[list[Pair], list[Unpaired]]:
     """Pairs in which each has no other partner, and the rest."""
     pans = [file for file in files if file.likely == "pan"]
     ms = [file for file in files if file.likely == "ms"]
-    partners = {file: [other for other in (ms if file in pans else pans) if _fit(file, other)] for file in files}
+    partners: dict[_File, list[_File]] = {file: [] for file in files}
+    for one, other in _near(pans, ms):
+        if _fit(one, other):
+            partners[one].append(other)
+            partners[other].append(one)
     pairs, unpaired = [], []
     for file in files:
         found = partners[file]
@@ -250,6 +256,21 @@ def _by_ground(files: Sequence[_File]) -> tuple[list[Pair], list[Unpaired]]:
         else:
             unpaired.append(Unpaired(file.path, _loneliness(file, found)))
     return pairs, unpaired
+
+
+def _near(pans: Sequence[_File], ms: Sequence[_File]) -> Iterator[tuple[_File, _File]]:
+    """PANs with the MS that touch them: of ten thousand each, all cannot be looked at with each other."""
+    placed = [(file, file.grid) for file in ms if file.grid]
+    boxes: dict[str | None, npt.NDArray[np.float64]] = {}
+    for pan in pans:
+        if not placed or not (grid := pan.grid):
+            continue
+        if grid.crs not in boxes:
+            boxes[grid.crs] = np.array([_box(other, grid) for _, other in placed])
+        west, south, east, north = boxes[grid.crs].T
+        ours = grid.bounds
+        touching = (west < ours[2]) & (east > ours[0]) & (south < ours[3]) & (north > ours[1])
+        yield from ((pan, placed[index][0]) for index in np.flatnonzero(touching))
 
 
 def _loneliness(file: _File, found: Sequence[_File]) -> str:
