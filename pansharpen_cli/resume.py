@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 
 from pansharpen_cli.backends.sharpener import Sharpener
@@ -20,6 +21,7 @@ from pansharpen_cli.job import Job, input_digests, job_digest
 from pansharpen_cli.method import choose
 from pansharpen_cli.outputs.journal import BusyError, Claim, journal_of, tidy, tiles_size
 from pansharpen_cli.outputs.layout import TAGS
+from pansharpen_cli.outputs.readback import overviews_are_whole
 from pansharpen_cli.pipeline import Compute, Product, sharpen
 from pansharpen_cli.system import locations
 from pansharpen_cli.upload import is_there
@@ -91,7 +93,7 @@ def finished(job: Job) -> Product | None:
     url = locations.output_url(job.output)
     with closing(Raster(url or job.output)) as product:
         is_cog = product.tags("IMAGE_STRUCTURE").get("LAYOUT") == "COG"
-        if is_cog != (job.format == "cog") or not (url or _reads_whole(product)):
+        if is_cog != (job.format == "cog") or not (url or _reads_whole(product, job.output)):
             return None
         applied = from_tags(tags)
         shift, seconds = _shift(tags), perf_counter() - began
@@ -126,14 +128,15 @@ def _tags(job: Job) -> dict[str, str]:
     return tags if "VERSION" in tags else {}
 
 
-def _reads_whole(product: Raster) -> bool:
+def _reads_whole(product: Raster, path: Path) -> bool:
+    """With its overviews, which are behind the pixels: a copy that broke off may lack nothing else."""
     height, cols = product.grid.height, slice(0, product.grid.width)
     try:
         for row in range(0, height, ROWS):
             product.read(slice(row, min(row + ROWS, height)), cols)
     except SceneError:
         return False
-    return True
+    return overviews_are_whole(path)
 
 
 def _shift(tags: dict[str, str]) -> Shift | None:

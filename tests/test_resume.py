@@ -135,6 +135,20 @@ def test_what_is_finished_is_kept(job):
     assert not resume(replace(job, format="cog")).kept
 
 
+@pytest.mark.parametrize("format", ["gtiff", "cog"])
+def test_what_lost_its_end_is_made_again(format, job, tmp_path):
+    """As a copy that broke off: overviews, and their masks, may be all that it lacks."""
+    wide = World(bands=3, dtype="uint16", pan_size=(32, 2048), ms_size=(8, 512))
+    ms = save(tmp_path / "wide.tif", wide.ms_image(), wide.ms_sheet, dtype="uint16", mask=np.eye(8, 512) == 0)
+    job = replace(job, pan=wide.write(tmp_path)[0], ms=[ms], tile=None, format=format)
+    resume(job)
+    content = job.output.read_bytes()
+    for lost in (40, 1000, 5000):
+        job.output.write_bytes(content[:-lost])
+        assert not resume(job).kept
+        assert resume(job).kept
+
+
 def test_a_file_of_somebody_else_is_not_replaced(job):
     job.output.write_text("mine")
     with pytest.raises(OutputError, match="exists"):

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pansharpen_cli.imaging.rpc import Rpc
@@ -94,14 +97,34 @@ def _facts(
 
 
 def _read_overview(path: Path, layout: Layout, level: int) -> None:
-    """Raises UnsoundError if it is of another size, or a block is missing (reads as zeros, without an error)."""
+    """Raises UnsoundError if it is of another size, or not whole."""
+    found = _read_whole_overview(path, level)
+    if layout.format == "gtiff" and found != (size := layout.overview(level)):
+        raise UnsoundError(f"its overview {level + 1} has {found} pixels instead of {size}")
+
+
+def overviews_are_whole(path: Path) -> bool:
+    """Of any GeoTIFF, their masks included."""
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:
+            levels = range(len(dataset.overviews(1)))
+        return all(_read_whole_overview(path, level) for level in levels)
+    except (UnsoundError, RasterioError, CPLE_BaseError):
+        return False
+
+
+def _read_whole_overview(path: Path, level: int) -> tuple[int, int]:
+    """Its rows and columns. Raises UnsoundError if a block is missing (reads as zeros, without an error)."""
     with rasterio.open(path, driver="GTiff", overview_level=level) as overview:
-        if layout.format == "gtiff" and overview.shape != (size := layout.overview(level)):
-            raise UnsoundError(f"its overview {level + 1} has {overview.shape} pixels instead of {size}")
+        masked = MaskFlags.per_dataset in overview.mask_flag_enums[0]
         for (row, col), window in overview.block_windows(1):
             overview.read(window=window)
+            if masked:
+                overview.read_masks(1, window=window)
             if not overview.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1):
                 raise UnsoundError(f"a block of overview {level + 1} is missing")
+        height, width = overview.shape
+        return height, width
 
 
 def checksum(pixels: Pixels, mask: Mask | None) -> int:
