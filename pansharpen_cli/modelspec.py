@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -36,8 +37,8 @@ _ALIASES = {
 
 
 def canonical_band(name: str) -> str:
-    """A band's name as models know it: "Red Edge" -> "rededge", "NIR1" -> "nir"."""
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    """A band's name as models know it: "Red Edge" -> "rededge", "NIR1" -> "nir"; letters of any script count."""
+    plain = re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", name).lower()) or name
     return _ALIASES.get(plain, plain)
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import shutil
 import signal
 import sys
 import warnings
@@ -263,6 +264,22 @@ def test_the_bands_of_a_truth_have_names(data: Path, tmp_path: Path, compare):
     common = folder / "pan.tif", folder / "ms.tif", "-m", "exp", "--metrics", "ERGAS", "--bands", "red,nir"
     one, other = (compare(*common, "--reference", path) for path in (folder / "gt.tif", tmp_path / "turned.tif"))
     assert means(one, "exp")["ERGAS"] == means(other, "exp")["ERGAS"]
+
+
+def test_bands_are_named_in_any_language(data: Path, tmp_path: Path, compare):
+    """Names of other scripts are names, too, by which a band and its truth are found."""
+    folder = data / "rr_qb/00"
+    for file in ("ms.tif", "gt.tif"):
+        shutil.copy(folder / file, tmp_path / file)
+        with rasterio.open(tmp_path / file, "r+") as copy:
+            copy.descriptions = ("蓝", "绿", "红", "近红外")
+    common = folder / "pan.tif", "-m", "exp", "-m", "gsa", "--metrics", "ERGAS,SAM"
+    for in_english, in_chinese in (((), ()), (("--bands", "red,nir"), ("--bands", "红,近红外"))):
+        english = compare(*common, folder / "ms.tif", "--reference", folder / "gt.tif", *in_english)
+        other = compare(*common, tmp_path / "ms.tif", "--reference", tmp_path / "gt.tif", *in_chinese)
+        for method in ("exp", "gsa"):
+            for metric in ("ERGAS", "SAM"):
+                assert means(other, method)[metric] == pytest.approx(means(english, method)[metric])
 
 
 def test_a_manifest(data: Path, tmp_path: Path, compare):

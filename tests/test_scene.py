@@ -391,6 +391,12 @@ def test_the_type_holds_every_band(tmp_path: Path):
         ("coastal_aerosol", "coastal"),
         ("SWIR", "swir1"),
         ("B2", "b2"),
+        ("Nahes Infrarot", "nahesinfrarot"),
+        ("grün", "grün"),
+        ("gru\u0308n", "grün"),
+        ("近红外", "近红外"),
+        ("Красный", "красный"),
+        ("+", "+"),
     ],
 )
 def test_canonical_names(name: str, canonical: str):
