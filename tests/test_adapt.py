@@ -164,6 +164,13 @@ def test_from_a_model_of_other_bands_and_from_nothing(scene, tmp_path):
         assert len(adapted.model.load().state_dict()) > 0
 
 
+def test_bands_of_one_name_are_refused(scene, model, tmp_path):
+    """The model could not be read: it knows its bands by their names."""
+    with pytest.raises(SceneError, match="several bands called red; give each a name of its own"):
+        adapt(Adaptation(*scene[:1], [scene[1]], tmp_path / "mine", str(model.folder), bands=["red", "red"], steps=1))
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_scene_without_room_is_refused(scene):
     reduced, whole = load(*scene, sensor=SENSORS["generic"]), load_full(*scene)
     for subject in (reduced, whole):

@@ -282,6 +282,39 @@ def test_bands_are_named_in_any_language(data: Path, tmp_path: Path, compare):
                 assert means(other, method)[metric] == pytest.approx(means(english, method)[metric])
 
 
+def in_two_files(folder: Path, made: Path) -> list[Path]:
+    """The MS of `folder` in two files, whose bands have no names and so are called alike."""
+    paths = [made / "vnir.tif", made / "swir.tif"]
+    for path, bands in zip(paths, ([1, 2], [3, 4]), strict=True):
+        without_names(folder / "ms.tif", path, bands)
+    return paths
+
+
+def without_names(path: Path, copy: Path, bands: list[int]) -> Path:
+    with rasterio.open(path) as file, rasterio.open(copy, "w", **{**file.profile, "count": len(bands)}) as made:
+        made.write(file.read(bands))
+    return copy
+
+
+def test_bands_of_one_name_are_those_of_the_truth_in_order(data: Path, tmp_path: Path, compare):
+    folder = data / "rr_qb/00"
+    truth = without_names(folder / "gt.tif", tmp_path / "gt.tif", [1, 2, 3, 4])
+    common = "--reference", truth, "-m", "exp", "-m", "gsa", "--metrics", "ERGAS,SAM"
+    one = compare(folder / "pan.tif", folder / "ms.tif", *common)
+    two = compare(folder / "pan.tif", *in_two_files(folder, tmp_path), *common)
+    for method in ("exp", "gsa"):
+        for metric in ("ERGAS", "SAM"):
+            assert means(two, method)[metric] == pytest.approx(means(one, method)[metric])
+
+
+def test_a_name_of_two_bands_means_neither(data: Path, tmp_path: Path, run_eval):
+    folder = data / "rr_qb/00"
+    files = folder / "pan.tif", *in_two_files(folder, tmp_path)
+    code, out, err = run_eval(*files, "-m", "exp", "--bands", "band 1")
+    assert (code, out) == (3, "")
+    assert "vnir.tif, with what is beside it, has several bands called band1; give each a name of its own" in err
+
+
 def test_a_manifest(data: Path, tmp_path: Path, compare):
     """With an MS made of the truth: the same as degrading it by hand, each scene by its own sensor."""
     from pansharpen_cli.imaging.wald import degrade

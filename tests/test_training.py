@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from pansharpen_cli import zoo
@@ -160,6 +161,20 @@ def test_chips_that_are_known_to_be_misregistered(data: Path, tmp_path: Path, ch
 def source(folder: Path, ratio: int, bands: tuple[str, ...] | None = BANDS) -> Files:
     terms = Terms(ratio=ratio, bands=bands)
     return Files(folder.name, str(folder / "pan.tif"), [str(folder / "ms.tif")], None, terms)
+
+
+def test_all_bands_are_learned_from_though_some_have_one_name(data: Path, tmp_path: Path):
+    """Those of several files without names are called alike; --bands any takes each of them."""
+    folder = data / "tiny_l8"
+    for number in (1, 2):
+        with (
+            rasterio.open(folder / "ms.tif") as file,
+            rasterio.open(tmp_path / f"{number}.tif", "w", **{**file.profile, "count": 2}) as copy,
+        ):
+            copy.write(file.read([2 * number - 1, 2 * number]))
+    files = [str(tmp_path / f"{number}.tif") for number in (1, 2)]
+    (found,) = prepare.prepare([replace(source(folder, 2, None), ms=files)], 16, tmp_path / "work")
+    assert np.array_equal(found.open().gt, source(folder, 2, None).load().gt)
 
 
 @pytest.mark.parametrize(

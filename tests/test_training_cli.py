@@ -397,6 +397,7 @@ def test_threads_sleep_while_they_wait(tmp_path: Path):
     ("arguments", "code", "told"),
     [
         (["--bands", "any"], 2, "--bands any needs a network that treats all bands alike: adknet-per-band"),
+        (["--bands", "red,nir,NIR1"], 2, "--bands names nir twice; a model knows its bands by their names"),
         ([*BGRN, "--sensor", "SPOT"], 2, "--sensor takes generic, QB"),
         ([*BGRN, "--recipe", "best"], 2, "--recipe knows default, adknet-paper"),
         ([*BGRN, "--batch", "5", "--crops-per-scene", "2"], 2, "take a multiple of 2"),

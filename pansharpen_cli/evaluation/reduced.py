@@ -55,7 +55,7 @@ def load(
     PAN are told by excerpts. Raises SceneError if a band is missing or the scene is too small.
     """
     with Scene.open(pan, *ms, names=band_names) as scene:
-        names, order = _chosen(scene.band_names, bands, ms[0])
+        names, order = chosen_bands(scene.band_names, bands, ms[0])
         canvas = _canvas(scene, coregister)
         ratio = ratio or scene.ratio
         pixels, grid, excerpts = _held(canvas, most and most * scene.ratio**2, ratio * scene.ratio)
@@ -82,7 +82,7 @@ def load_full(
     """The scene of these files at its own resolution with these `bands` (default: all), more than `most` PAN pixels in
     excerpts; `band_names` replace those of the files. Raises SceneError."""
     with Scene.open(pan, *ms, names=band_names) as scene:
-        names, order = _chosen(scene.band_names, bands, ms[0])
+        names, order = chosen_bands(scene.band_names, bands, ms[0])
         pixels, grid, excerpts = _held(_canvas(scene, coregister), most, scene.ratio)
         return FullScene(
             name or str(pan), names, pixels.pan, pixels.ms[order], pixels.valid, grid=grid, excerpts=excerpts
@@ -102,7 +102,7 @@ def load_with_truth(
     Raises SceneError if the truth has other bands, or lies elsewhere.
     """
     with Scene.open(pan, *ms) as scene:
-        names, order = _chosen(scene.band_names, bands, ms[0])
+        names, order = chosen_bands(scene.band_names, bands, ms[0])
         canvas = _canvas(scene, coregister)
         pixels, *_ = _held(canvas)
         gt, known = _on_canvas(truth, canvas, names)
@@ -131,7 +131,7 @@ def from_truth(
             raise SceneError(f"{pan} has {len(sharp.indexes)} bands; a PAN has one")
         if not exact.grid.matches(sharp.grid):
             raise SceneError(f"{truth} is not on the pixel grid of {pan}; give the truth of this PAN, or an MS too")
-        names, order = _chosen(exact.names, bands, truth)
+        names, order = chosen_bands(exact.names, bands, truth)
         everywhere = slice(0, sharp.grid.height), slice(0, sharp.grid.width)
         (image, valid), (gt, known) = sharp.read(*everywhere), exact.read(*everywhere)
         _check_size(gt, ratio, truth)
@@ -157,7 +157,7 @@ def of_sample(
         raise SceneError(f"{sample.name} has ratio {sample.ratio}; benchmark files have 2, 4 or 8")
     count = len(sample.ms)
     given = BENCHMARK_BANDS.get(count, tuple(f"band {i}" for i in range(1, count + 1)))
-    names, order = _chosen(given, bands, sample.name)
+    names, order = chosen_bands(given, bands, sample.name)
     lms = None if sample.lms is None else sample.lms[order]
     valid = np.ones(sample.pan.shape[1:], bool)
     if full:
@@ -173,10 +173,13 @@ def of_sample(
     )  # fmt: skip
 
 
-def _chosen(
+def chosen_bands(
     given: Sequence[str], wanted: Sequence[str] | None, source: str | Path
 ) -> tuple[tuple[str, ...], list[int]]:
-    """The names of the `wanted` bands, default all, as models know them, and where these are among the `given`."""
+    """The names of the `wanted` bands, default all, as models know them, and where these are among the `given`.
+
+    Raises SceneError for a name that no band has, or several.
+    """
     names = [canonical_band(band) for band in given]
     if wanted is None:
         return tuple(names), list(range(len(names)))
@@ -184,6 +187,10 @@ def _chosen(
     missing = [band for band in chosen if band not in names]
     if missing:
         raise SceneError(f"{source} has no band {', '.join(missing)}; it has {', '.join(names)}")
+    if alike := [band for band in chosen if names.count(band) > 1]:
+        raise SceneError(
+            f"{source}, with what is beside it, has several bands called {alike[0]}; give each a name of its own"
+        )
     return chosen, [names.index(band) for band in chosen]
 
 
@@ -240,7 +247,7 @@ def _on_canvas(
         if not truth.georeferenced and (truth.grid.height, truth.grid.width) != (pan.height, pan.width):
             raise SceneError(f"{path} has not as many pixels as {canvas.scene.pan.path}; give the truth of this PAN")
         own = [canonical_band(band) for band in truth.names]
-        if set(names) <= set(own):
+        if len(set(names)) == len(names) and all(own.count(name) == 1 for name in names):
             order = [own.index(band) for band in names]
         elif len(own) == len(names):
             order = list(range(len(names)))

@@ -21,7 +21,7 @@ from torch import nn
 
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import TorchBackend, device
-from pansharpen_cli.errors import ModelError
+from pansharpen_cli.errors import ModelError, SceneError
 from pansharpen_cli.evaluation.reduced import load, load_full
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.mtf import MEASURED, Sensor
@@ -214,7 +214,11 @@ def _by_learning(
 
 
 def _bands(scene: ReducedScene | FullScene) -> tuple[Band, ...]:
-    return tuple(Band(name, WAVELENGTHS.get(name, 0.0)) for name in scene.band_names)
+    """Those of the model. Raises SceneError if two have one name, by which it would know them."""
+    names = scene.band_names
+    if alike := [name for name in names if names.count(name) > 1]:
+        raise SceneError(f"{scene.name} has several bands called {alike[0]}; give each a name of its own")
+    return tuple(Band(name, WAVELENGTHS.get(name, 0.0)) for name in names)
 
 
 def _task(scene: ReducedScene | FullScene, radiometry: Radiometry, sensor: Sensor, where: torch.device) -> Task:

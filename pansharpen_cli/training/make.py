@@ -156,6 +156,8 @@ def _completed(job: Training) -> tuple[Training, zoo.Model | None]:
         if init.spec.ratio != job.ratio:
             raise UsageError(f"--init {job.init} has ratio {init.spec.ratio}, not {job.ratio}")
     job = replace(job, network=job.network or NETWORK, bands=tuple(canonical_band(band) for band in job.bands))
+    if twice := [band for band in job.bands if job.bands.count(band) > 1]:
+        raise UsageError(f"--bands names {twice[0]} twice; a model knows its bands by their names")
     find_sensor(job.sensor, "--sensor")
     if job.recipe not in RECIPES:
         raise UsageError(f"--recipe knows {', '.join(RECIPES)}, not {job.recipe!r}")

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.evaluation.reduced import chosen_bands
 from pansharpen_cli.evaluation.sources import Files, FromBenchmark, Source
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.mtf import Sensor, reach
@@ -32,7 +33,6 @@ from pansharpen_cli.inputs.canvas import ArrayCanvas, SceneCanvas
 from pansharpen_cli.inputs.coregistration import TRUSTED, measure, to_apply
 from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.inputs.scene import Scene
-from pansharpen_cli.modelspec import canonical_band
 
 STRIDE = 0.5
 """Patches overlap by half."""
@@ -306,12 +306,7 @@ def _size(canvas: SceneCanvas, source: Files) -> tuple[int, int]:
 
 def _chosen(given: Sequence[str], source: Files) -> tuple[tuple[str, ...], list[int]]:
     """The bands that are asked for, default all, by the names of models, and where they are among the `given`."""
-    names = [canonical_band(name) for name in given]
-    wanted = [canonical_band(name) for name in source.terms.bands or names]
-    if missing := [name for name in wanted if name not in names]:
-        where = source.ms[0] if source.ms else source.reference
-        raise SceneError(f"{where} has no band {', '.join(missing)}; it has {', '.join(names)}")
-    return tuple(wanted), [names.index(name) for name in wanted]
+    return chosen_bands(given, source.terms.bands, source.ms[0] if source.ms else source.reference or source.pan)
 
 
 def _empty(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
