@@ -571,6 +571,7 @@ WRONG = {
     "truth with two bands": ([*PAIR, "--reference", "two.tif"], 3, "two.tif"),
     "truth of the MS's size": ([*PAIR, "--reference", "coarse.tif"], 3, "coarse.tif"),
     "truth between the pixels": ([*PAIR, "--reference", "between.tif"], 3, "between.tif"),
+    "pair with a truth, of another ratio": ([*PAIR, "--reference", "gt.tif", "--ratio", "2"], 3, "--ratio"),
     "no truth": ([*PAIR, "--reference", "nowhere.tif"], 3, "nowhere.tif"),
     "truth on another grid, no MS": (["pan.tif", "--reference", "coarse.tif", "--ratio", "4"], 3, "coarse.tif"),
     "missing folder": (["nowhere"], 3, "nowhere does not exist"),

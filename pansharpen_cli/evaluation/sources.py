@@ -93,10 +93,13 @@ class Files:
                 coregister=terms.coregister or "auto", most=None if terms.whole else REDUCED_HELD,
             )  # fmt: skip
         if self.ms:
-            return reduced.load_with_truth(
+            scene = reduced.load_with_truth(
                 self.pan, *self.ms, truth=self.reference, bands=terms.bands, name=self.name,
                 coregister=terms.coregister or "off",
             )  # fmt: skip
+            if terms.ratio not in (None, scene.ratio):
+                raise SceneError(f"{self.pan} and {self.ms[0]} have ratio {scene.ratio}, not --ratio {terms.ratio}")
+            return scene
         if terms.ratio is None:
             raise UsageError(f"{self.pan} has no MS; give one, or --ratio to make it of {self.reference}")
         return reduced.from_truth(
