@@ -85,19 +85,39 @@ def gather(image: Real, rows: Indices, cols: Indices, row_weights: Real, col_wei
 
     `image` (bands, h, w) has all pixels that the taps of all places meet.
     """
-    taps = row_weights.shape[1]
-    column = np.empty(taps, out.dtype)
-    for band in range(len(image)):
-        for n in range(len(rows)):
-            column[:] = 0
-            for s in range(taps):
-                line = image[band, rows[n] + s, cols[n] : cols[n] + taps]
-                for t in range(taps):
-                    column[t] += row_weights[n, s] * line[t]
+    for n in range(len(rows)):
+        for band in range(len(image)):
             total = out.dtype.type(0)
-            for t in range(taps):
-                total += col_weights[n, t] * column[t]
+            for s in range(row_weights.shape[1]):
+                line, part = image[band, rows[n] + s], out.dtype.type(0)
+                for t in range(0, col_weights.shape[1], STEP):
+                    part += _weighed(line[cols[n] + t :], col_weights[n, t:])
+                total += row_weights[n, s] * part
             out[band, n] = total
+
+
+@compiled
+def taps_between(table: Real, places: Real, out: Real) -> None:
+    """Taps (n, taps) at `places` (n,) between the rows of a `table` (rows, taps): cubic polynomials through four."""
+    last = len(table) - 4
+    for n in range(len(places)):
+        first = min(max(int(places[n]) - 1, 0), last)
+        x = places[n] - first
+        a, b, c, d = x, x - 1, x - 2, x - 3
+        w0, w1, w2, w3 = -b * c * d / 6, a * c * d / 2, -a * b * d / 2, a * b * c / 6
+        for t in range(table.shape[1]):
+            out[n, t] = (
+                w0 * table[first, t] + w1 * table[first + 1, t] + w2 * table[first + 2, t] + w3 * table[first + 3, t]
+            )
+
+
+@compiled
+def _weighed(line: Real, k: Real) -> Any:
+    """The sum of STEP pixels, weighed."""
+    return (
+        k[0] * line[0] + k[1] * line[1] + k[2] * line[2] + k[3] * line[3] + k[4] * line[4] + k[5] * line[5]
+        + k[6] * line[6]
+    )  # fmt: skip
 
 
 @compiled
