@@ -8,7 +8,7 @@ import rasterio
 from test_canvas import Textured
 from worlds import World, save
 
-from pansharpen_cli.errors import SceneError
+from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.evaluation.reduced import from_truth
 from pansharpen_cli.imaging.displacement import IN_PLACE, Displacement, fitted_field
@@ -110,7 +110,7 @@ def test_tags_tell_a_displacement():
     for shift in (FIELD, Displacement(1.5, -2), IN_PLACE):
         assert from_tags(as_tags(shift)) == shift
     assert from_tags({}) == IN_PLACE
-    assert given(FIELD, "coregister") is FIELD
+    assert given(FIELD, "coregister") == FIELD
     assert to_apply(FIELD, None) is FIELD
 
 
@@ -135,6 +135,30 @@ def test_fields_that_make_no_sense_are_refused(field, tmp_path):
         file.update_tags(ns="PANSHARPEN", SHIFT_FIELD=field)
     with pytest.raises(SceneError, match="tags that make no sense"):
         judge(made.path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Displacement(float("nan"), 1), Displacement("1", 2),  # type: ignore[arg-type]
+        Displacement(1, 2, "x"),  # type: ignore[arg-type]
+        *(Displacement(1, 2, Polynomial(*parts)) for parts in (
+            ((1, 2), (0, 3), ((1, 2),)), ((1, 2), (3, 4), ((1, 2), (3, 4))), ((1, 2), (3, 4), ((float("inf"), 2),)),
+        )),
+    ],
+)  # fmt: skip
+def test_displacements_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(UsageError, match="coregister takes"):
+        Job("pan.tif", ["ms.tif"], "out.tif", coregister=wrong)
+
+
+def test_displacements_of_numpy_become_python_s():
+    middle, half = np.array([[60, 50], [60, 50]], np.float32)
+    of_numpy = Displacement(np.float32(0.5), 0, Polynomial(middle, half, np.array(FIELD.field.coefficients)))
+    assert given(of_numpy, "coregister") == FIELD
+    tags = as_tags(given(Displacement(np.float32(1.5), np.int64(2)), "coregister"))
+    assert tags == {"SHIFT_APPLIED": "1.5000,2.0000"}
+    assert type(given(Displacement(np.float32(1.5), 2), "coregister").dx) is float
 
 
 def in_folder(world, folder):

@@ -58,11 +58,21 @@ def given(choice: Any, what: str) -> Choice:
     if isinstance(choice, str):
         return parse(choice)
     if isinstance(choice, Displacement):
-        return choice
+        return _plain(choice, what)
     numbers = settings.several(choice, what, settings.finite)
     if len(numbers) != 2:
         raise UsageError(f"{what} takes DX and DY, not {choice!r}")
     return numbers[0], numbers[1]
+
+
+def _plain(choice: Displacement, what: str) -> Displacement:
+    """The same in numbers of Python. Raises UsageError."""
+    if choice.field is None:
+        return Displacement(settings.finite(choice.dx, what), settings.finite(choice.dy, what))
+    try:
+        return Displacement.of(Polynomial.of(**vars(choice.field)))
+    except (ValueError, TypeError):
+        raise UsageError(f"{what} takes a field of finite pixels, not {choice.field!r}") from None
 
 
 @dataclass(frozen=True)
