@@ -124,6 +124,7 @@ def test_tags_tell_a_displacement():
         '{"middle": [1, 2], "half": [3, 4], "coefficients": [[1, NaN]]}',
         '{"middle": [1, 2], "half": [3, 4], "coefficients": [[1, 2, 3]]}',
         '{"middle": [1, 2], "half": [3, 4], "coefficients": [["a", 2]]}',
+        f'{{"middle": [1, 2], "half": [3, 4], "coefficients": [[1{400 * "0"}, 2]]}}',
     ],
 )  # fmt: skip
 def test_fields_that_make_no_sense_are_refused(field, tmp_path):

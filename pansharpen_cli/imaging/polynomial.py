@@ -42,7 +42,10 @@ class Polynomial:
     @classmethod
     def of(cls, middle: Any, half: Any, coefficients: Any) -> Polynomial:
         """From what anybody wrote. Raises ValueError or TypeError if it tells no polynomial of pixels."""
-        made = cls(_pair(middle), _pair(half), tuple(_pair(one) for one in coefficients))
+        try:
+            made = cls(_pair(middle), _pair(half), tuple(_pair(one) for one in coefficients))
+        except OverflowError as error:  # whole numbers know no end
+            raise ValueError(error) from error
         numbers = [*made.middle, *made.half, *sum(made.coefficients, ())]
         whole = 0 < 2 * len(made.coefficients) == (made.degree + 1) * (made.degree + 2)
         if not (all(abs(number) < MOST for number in numbers) and min(made.half) > 0 and whole):
