@@ -95,12 +95,14 @@ def finished(job: Job) -> Product | None:
         is_cog = product.tags("IMAGE_STRUCTURE").get("LAYOUT") == "COG"
         if is_cog != (job.format == "cog") or not (url or _reads_whole(product, job.output)):
             return None
-        applied = from_tags(tags)
-        shift, seconds = _shift(tags), perf_counter() - began
+        try:
+            applied, shift = from_tags(tags), _shift(tags)
+        except (ValueError, TypeError, KeyError):  # it is not as it was made
+            return None
         return Product(
             job.output, product.grid.height, product.grid.width, bands, product.dtype.name,
-            method.name, method.reason, tags["DEVICE"], shift, (applied.dx, applied.dy), seconds, job_sha256,
-            kept=True,
+            method.name, method.reason, tags["DEVICE"], shift, (applied.dx, applied.dy), perf_counter() - began,
+            job_sha256, kept=True,
         )  # fmt: skip
 
 

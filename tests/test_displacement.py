@@ -294,3 +294,15 @@ def test_a_truth_stays_and_the_pan_comes_to_it(drifting, tmp_path):
     off, auto = (np.abs(tasks[choice].pan[:, 8:-8, 8:-8] - in_place).mean() for choice in ("off", "auto"))
     assert auto < 0.1 * off
     np.testing.assert_array_equal(tasks["auto"].gt, tasks["off"].gt)
+
+
+@pytest.mark.parametrize("tag", ["SHIFT", "SHIFT_APPLIED", "SHIFT_FIELD"])
+def test_a_product_whose_tags_make_no_sense_is_made_again(tag, tmp_path):
+    pan, ms = World(pan_size=(160, 160), ms_size=(40, 40)).write(tmp_path)
+    job = Job(pan, [ms], tmp_path / "out.tif", model="exp", coregister="report", resume=True)
+    sharpen(job)
+    assert resume(job).kept
+    with rasterio.open(job.output, "r+") as file:
+        file.update_tags(ns="PANSHARPEN", **{tag: "x"})
+    assert not resume(job).kept
+    assert resume(job).kept
