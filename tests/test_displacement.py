@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from test_canvas import Textured
-from worlds import World, save
+from worlds import CORNER, World, save
 
 from pansharpen_cli.errors import SceneError, UsageError
 from pansharpen_cli.evaluation.quality import judge
@@ -93,9 +93,9 @@ FIELD = Displacement.of(Polynomial((60.0, 50.0), (60.0, 50.0), ((1.2, -0.7), (0.
 def test_a_field_ends_not_far_beyond_what_told_it():
     edge = FIELD.at(np.array([60 + 1.5 * 60]), np.array([50.0]))
     assert FIELD.at(np.array([1e6]), np.array([50.0])) == edge
-    (left, right), (top, bottom) = FIELD.ranges(1e6, 1e6)
+    (left, right), (top, bottom) = FIELD.ranges((0, 1e6), (0, 1e6))
     assert max(map(abs, (left, right, top, bottom))) < 4
-    assert Displacement(1, -2).ranges(9, 9) == ((1, 1), (-2, -2))
+    assert Displacement(1, -2).ranges((0, 9), (0, 9)) == ((1, 1), (-2, -2))
 
 
 def test_displacements_in_words():
@@ -193,6 +193,33 @@ def test_every_ms_value_comes_from_where_the_field_says(name, tmp_path):
     straight = SceneCanvas.of(Scene.open(*world.write(tmp_path)), shift=Displacement(FIELD.dx, FIELD.dy))
     off = straight.raw(slice(0, straight.rows.size), slice(0, straight.cols.size))
     assert np.abs(off.ms[inner][:, :8, :8] - true[inner][:, :8, :8]).max() > 2
+
+
+@pytest.mark.parametrize(
+    ("way", "world"),
+    [
+        (1, World(pan_size=(400, 480), ms_size=(100, 120))),
+        (-1, World(pan_size=(400, 480), ms_size=(100, 120))),
+        (1, World(pan_size=(400, 480), ms_size=(40, 50), offset=(60, 80))),
+        (-1, World(pan_size=(400, 480), ms_size=(40, 50), offset=(60, 80))),
+        (-1, World(pan_size=(400, 480), ms_size=(100, 120), ms_gsd=(8, 8), ms_corner=(CORNER[0], CORNER[1] - 800))),
+    ],
+)
+def test_all_that_the_moved_ms_covers_is_put_out(way, world, tmp_path):
+    """But for half an MS pixel; a PAN that only shrinks is covered up to its borders."""
+    field = Displacement.of(Polynomial((240.0, 200.0), (240.0, 200.0), ((1.0, -1.0), (0.3, way * 6), (way * 7, 0.2))))
+    with Scene.open(*world.write(tmp_path)) as scene:
+        canvas, pan, ms = SceneCanvas.of(scene, shift=field), scene.pan_grid, scene.ms_grid
+        found = canvas.raw(slice(0, canvas.rows.size), slice(0, canvas.cols.size))
+        assert found.valid[canvas.rows.start : canvas.rows.stop, canvas.cols.start : canvas.cols.stop].all()
+        y, x = np.meshgrid(np.arange(pan.height) + 0.5, np.arange(pan.width) + 0.5, indexing="ij")
+        dx, dy = field.at(x, y)
+        row, col = ms.rows.edge(pan.rows.coordinate(y + dy)), ms.cols.edge(pan.cols.coordinate(x + dx))
+        inside = (row >= 0.5) & (row <= ms.height - 0.5) & (col >= 0.5) & (col <= ms.width - 0.5)
+        for axis, place in ((canvas.rows, inside.any(axis=1)), (canvas.cols, inside.any(axis=0))):
+            covered = np.flatnonzero(place)
+            assert axis.first + axis.start == pytest.approx(covered[0], abs=1)
+            assert axis.first + axis.stop == pytest.approx(covered[-1] + 1, abs=1)
 
 
 WORLD = Textured(pan_size=(1024, 1280), ms_size=(262, 326), offset=(-12, -10), bands=4)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pansharpen_cli.imaging.polynomial import Places, Polynomial, box, powers
 
 Float64 = npt.NDArray[np.float64]
+Pair = tuple[float, float]
 
 AGREEMENT = 1.0
 """PAN pixels within which windows tell the same: relief and oblique views spread honest ones by some tenths."""
@@ -72,12 +73,11 @@ class Displacement:
         x, y = (np.clip(axis, middle - BEYOND * half, middle + BEYOND * half) for axis, middle, half in ends)
         return self.field(x, y)
 
-    def ranges(self, width: float, height: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Lowest and highest dx, and dy, of a PAN of that size."""
+    def ranges(self, x: Pair, y: Pair) -> tuple[Pair, Pair]:
+        """Lowest and highest dx, and dy, between two places along each axis."""
         if self.field is None:
             return (self.dx, self.dx), (self.dy, self.dy)
-        all_over = np.meshgrid(np.linspace(0, width, SAMPLED), np.linspace(0, height, SAMPLED))
-        dx, dy = self.at(*all_over)
+        dx, dy = self.at(*np.meshgrid(np.linspace(*x, SAMPLED), np.linspace(*y, SAMPLED)))
         return (float(dx.min()), float(dx.max())), (float(dy.min()), float(dy.max()))
 
 

@@ -199,19 +199,19 @@ class Overlap:
     offset: float
 
 
-def overlap(pan: Axis, ms: Axis, shift: float = 0.0, inwards: float = 0.0) -> Overlap:
+def overlap(pan: Axis, ms: Axis, shift: float = 0.0, inwards: tuple[float, float] = (0.0, 0.0)) -> Overlap:
     """The PAN pixels whose centre lies on the MS. Empty (start >= stop) if there are none.
 
     `shift`: PAN pixels by which the PAN lies further on than its geotransform says (co-registration); `inwards`: PAN
-    pixels that must lie between such a centre and the end of the MS.
+    pixels that must lie between such a centre and either end of the MS.
     """
     scale = pan.step / ms.step
     offset = ms.edge(pan.origin) + scale * shift
     ends = sorted(((0 - offset) / scale, (ms.size - offset) / scale))
     slack = 1e-6
     return Overlap(
-        max(0, int(np.ceil(ends[0] + inwards - 0.5 - slack))),
-        min(pan.size, int(np.floor(ends[1] - inwards - 0.5 + slack)) + 1),
+        max(0, int(np.ceil(ends[0] + inwards[0] - 0.5 - slack))),
+        min(pan.size, int(np.floor(ends[1] - inwards[1] - 0.5 + slack)) + 1),
         scale,
         offset,
     )

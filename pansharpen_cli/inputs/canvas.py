@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.imaging.displacement import IN_PLACE, Displacement
-from pansharpen_cli.imaging.geogrid import ON_GRID, GeoGrid, NestedAxis, nest, overlap
+from pansharpen_cli.imaging.geogrid import ON_GRID, GeoGrid, NestedAxis, Overlap, nest, overlap
 from pansharpen_cli.imaging.interpolation import KERNELS, area_phase, grow, sample, sample_at
 from pansharpen_cli.imaging.radiometry import Moments
 from pansharpen_cli.imaging.tiling import Pixels, Reach, Span, Tile, cut, spread
@@ -34,6 +34,11 @@ ABREAST = 2**13
 this one read, and those of a whole wide scene are too many to keep."""
 GAP_ROUNDS = 8
 """MS pixels by which the surroundings grow into gaps, so that a network sees no cliff at their rim."""
+
+
+BORDER_ROUNDS = 4
+"""A field says how far the borders of the common extent lie off, and the borders what it says there: so often they are
+found anew, each time nearer by as much as a field changes little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,13 +189,8 @@ class SceneCanvas(Canvas):
                 f"{scene.ms[0].path} has pixels {scene.exact_ratio:.3g} times those of {scene.pan.path}, not {ratio}"
             )
         phase = area_phase(ratio) if phase is None else phase
-        pan, ms = scene.pan_grid, scene.ms_under_pan
-        dx, dy = shift.ranges(pan.width, pan.height)
-        # so that a field leaves no MS sample outside of its file
-        half_ms_pixel = ratio / 2 if shift.field else 0.0
         axes = []
-        for pan_axis, ms_axis, (low, high) in ((pan.rows, ms.rows, dy), (pan.cols, ms.cols, dx)):
-            where = overlap(pan_axis, ms_axis, (low + high) / 2, (high - low) / 2 + half_ms_pixel)
+        for where in _meeting(scene, shift, ratio):
             if where.start >= where.stop:
                 raise SceneError(f"{scene.pan.path} and {scene.ms[0].path} do not overlap; check their CRS and extents")
             axes.append(nest(where, ratio, phase, reach.multiple_of if reach else 1))
@@ -346,6 +346,24 @@ class SceneCanvas(Canvas):
         # a value means no data only where all bands have it, whatever files they are in
         together = np.logical_or if all(raster.by_value for raster in self.scene.ms) else np.logical_and
         return image, together.reduce(valid), (windows[0].start, windows[1].start)
+
+
+def _meeting(scene: Scene, shift: Displacement, ratio: int) -> tuple[Overlap, Overlap]:
+    """Rows and columns of the PAN that lie on the moved MS."""
+    pan, ms = scene.pan_grid, scene.ms_under_pan
+    rows, cols = overlap(pan.rows, ms.rows, shift.dy), overlap(pan.cols, ms.cols, shift.dx)
+    if shift.field is None:
+        return rows, cols
+    half_ms_pixel = ratio / 2  # so that no MS sample is outside of its file
+    x, y = (0.0, float(pan.width)), (0.0, float(pan.height))
+    for _ in range(BORDER_ROUNDS):
+        (_, top), (_, bottom) = (shift.ranges(x, (end, end)) for end in y)
+        (left, _), (right, _) = (shift.ranges((end, end), y) for end in x)
+        down = shift.dy - top[0] + half_ms_pixel, bottom[1] - shift.dy + half_ms_pixel
+        across = shift.dx - left[0] + half_ms_pixel, right[1] - shift.dx + half_ms_pixel
+        rows, cols = overlap(pan.rows, ms.rows, shift.dy, down), overlap(pan.cols, ms.cols, shift.dx, across)
+        x, y = (cols.start, cols.stop), (rows.start, rows.stop)
+    return rows, cols
 
 
 @dataclass(frozen=True, eq=False)
