@@ -241,6 +241,26 @@ def test_what_cannot_be_compared_is_said():
         compare(gt, gt, metrics=["SAMM"])
     with pytest.raises(UsageError, match="leaves nothing"):
         compare(gt, gt, cut=30)
+    with pytest.raises(UsageError, match="cut takes a whole number from 0 on, not -3"):
+        compare(gt, gt, cut=-3)
+    for maxval in (0, -2047, np.nan, "2047", True):
+        with pytest.raises(UsageError, match="maxval takes"):
+            compare(gt, gt, maxval=maxval)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.float32])
+def test_the_largest_dn_may_be_of_any_type(kind: type):
+    """As an image of 16 bits has it: its square is more than such numbers hold."""
+    gt, fused = textured(2, 96, 80), textured(2, 96, 80)
+    peak = kind(255) if kind is np.uint8 else kind(2047)
+    assert compare(gt, fused, maxval=peak).scores == compare(gt, fused, maxval=float(peak)).scores
+
+
+@pytest.mark.parametrize("option", [{"cut": np.uint8(8)}, {"shift": np.uint8(32)}, {"tile": np.int64(64)}])
+def test_terms_may_be_numpys(option: dict[str, Any]):
+    gt, fused = textured(2, 96, 80), textured(2, 96, 80)
+    plain = {name: int(value) for name, value in option.items()}
+    assert compare(gt, fused, **option).scores == compare(gt, fused, **plain).scores
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 11, 32])

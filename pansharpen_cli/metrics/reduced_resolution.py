@@ -294,8 +294,12 @@ def reduced(
     the time. Raises UsageError.
     """
     _check(gt, fused, metrics)
-    for number, name in ((ratio, "ratio"), (shift, "shift"), (threads, "threads")):
+    ratio, shift, threads = (
         settings.at_least(number, name, 1)
+        for number, name in ((ratio, "ratio"), (shift, "shift"), (threads, "threads"))
+    )
+    cut = settings.at_least(cut, "cut", 0)
+    maxval = None if maxval is None else settings.positive(maxval, "maxval")  # squares of NumPy's integers overflow
     gt, fused = trimmed(gt, cut), trimmed(fused, cut)
     families = _families(metrics, gt.shape, ratio, maxval, shift)
 

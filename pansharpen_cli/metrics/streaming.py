@@ -142,7 +142,7 @@ def cores(size: int, tile: int, grain: int) -> list[Span]:
 
 def tiles(size: tuple[int, int], tile: int | tuple[int, int], grain: int, before: int, after: int) -> list[Tile]:
     """The image cut into tiles, row by row, each reading a margin; `tile` is one size or (rows, cols)."""
-    sizes = (tile, tile) if isinstance(tile, int) else tile
+    sizes = tile if isinstance(tile, Sequence) else (tile, tile)  # NumPy's integers are no int
     rows, cols = (
         [_widened(span, before, after, n) for span in cores(n, t, grain)] for n, t in zip(size, sizes, strict=True)
     )

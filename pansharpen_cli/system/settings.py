@@ -47,6 +47,13 @@ def finite(number: Any, what: str) -> float:
     raise UsageError(f"{what} takes numbers, not {number!r}")
 
 
+def positive(number: Any, what: str) -> float:
+    """A number above 0 of whatever type as a float."""
+    if isinstance(number, bool) or (value := finite(number, what)) <= 0:
+        raise UsageError(f"{what} takes a number above 0, not {number!r}")
+    return value
+
+
 def flag(value: Any, what: str) -> bool:
     """True or False, of Python or NumPy."""
     if type(value).__name__ in ("bool", "bool_"):  # NumPy, which may not be loaded, has its own
