@@ -263,6 +263,18 @@ def test_terms_may_be_numpys(option: dict[str, Any]):
     assert compare(gt, fused, **option).scores == compare(gt, fused, **plain).scores
 
 
+@pytest.mark.parametrize(("kind", "data"), [(np.uint8, 255), (np.uint8, 1), (np.int64, 1), (np.float32, 1)])
+def test_where_an_image_is_valid_may_be_told_by_numbers(kind: type, data: int):
+    """As the mask of a file tells it: 0 where there is none."""
+    gt, fused = textured(2, 96, 96), textured(2, 96, 96)
+    valid = np.arange(96 * 96).reshape(96, 96) % 997 > 0
+    numbers, truths = (
+        metrics.reduced(ArrayImage(gt, where), ArrayImage(fused, where), 4, maxval=2047).scores
+        for where in ((valid * data).astype(kind), valid)
+    )
+    assert numbers == truths
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 11, 32])
 def test_box_sums_by_plain_windows(size: int):
     image = RNG.integers(0, 5000, (2, 40, 35)).astype(float)

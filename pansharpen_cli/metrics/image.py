@@ -43,6 +43,7 @@ class Pixels(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class ArrayImage:
     """An image in memory: `array` (bands, row, col); `valid` (row, col), by default everywhere that it is not masked.
+    Numbers for `valid`, as a file's mask has them, say so where they are not 0.
 
     A NaN where it is valid makes the scores undefined: a product must not hide one. Raises UsageError for other shapes.
     """
@@ -53,8 +54,10 @@ class ArrayImage:
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
             raise UsageError(f"an image has the axes bands, row, col; this one has the shape {self.array.shape}")
-        if self.valid is not None and self.valid.shape != self.array.shape[1:]:
-            raise UsageError(f"where an image of {self.shape} pixels is valid has the shape {self.valid.shape}")
+        if self.valid is not None:
+            if self.valid.shape != self.array.shape[1:]:
+                raise UsageError(f"where an image of {self.shape} pixels is valid has the shape {self.valid.shape}")
+            object.__setattr__(self, "valid", self.valid != 0)
         if np.ma.isMaskedArray(self.array):
             known = ~np.ma.getmaskarray(self.array).any(axis=0)
             object.__setattr__(self, "valid", known if self.valid is None else known & self.valid)
