@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,8 +68,6 @@ class Job:
             value = getattr(self, name)
             if value is not None or name not in OPTIONAL:
                 object.__setattr__(self, name, plain(value, name))
-        if self.sensor != MEASURED:
-            find_sensor(self.sensor, also=[MEASURED])
 
 
 def _words(*known: str) -> Callable[[Any, str], str]:
@@ -87,6 +86,14 @@ def _part(value: Any, name: str) -> Part:
 
 def _nodata(value: Any, name: str) -> Nodata:
     return settings.nodata(value if isinstance(value, str) else str(value), name)
+
+
+def _sensor(value: Any, name: str) -> str:
+    """A gain as text, be it given as a number."""
+    text = settings.name(str(value) if isinstance(value, Real) else value, name)
+    if text != MEASURED:
+        find_sensor(text, name, also=[MEASURED])
+    return text
 
 
 def _creation_options(value: Any, name: str) -> Mapping[str, str]:
@@ -110,6 +117,7 @@ FIELDS: Mapping[str, Callable[[Any, str], object]] = {
     "bands": partial(settings.several, one=partial(settings.at_least, least=0)),
     "band_names": partial(settings.several, one=settings.name),
     "nodata": _nodata,
+    "sensor": _sensor,
     "resampling": _words(*KERNELS),
     "dtype": _words(*settings.DTYPES),
     "format": _words("gtiff", "cog"),

@@ -341,6 +341,8 @@ def test_progress_is_told(small, tmp_path):
     [
         ({"coregister": "maybe"}, "takes off, report, auto or DX,DY"),
         ({"sensor": "WV9"}, "sensor takes measured, generic, QB"),
+        ({"sensor": [0.3, 0.3]}, "sensor takes a name, not"),
+        ({"sensor": None}, "sensor takes a name, not None"),
         ({"resampling": "foo"}, "resampling knows"),
         ({"dtype": "uint99"}, "dtype knows uint8"),
         ({"format": "png"}, "format knows gtiff, cog"),
@@ -381,9 +383,10 @@ def test_numbers_may_be_numpys(small, tmp_path):
         "coregister": np.array([0.5, 0]),
         "nodata": np.float32(0),
         "tile": np.int64(64),
+        "sensor": np.float32(0.3),
     }
     numpys = pansharpen_cli.sharpen(*small, tmp_path / "a.tif", model=Path("exp"), threads=np.int32(1), **options)
-    options = {"bands": [2, 1], "coregister": (0.5, 0.0), "nodata": 0, "tile": 64}
+    options = {"bands": [2, 1], "coregister": (0.5, 0.0), "nodata": 0, "tile": 64, "sensor": "0.3"}
     plain = pansharpen_cli.sharpen(*small, tmp_path / "b.tif", model="exp", threads=1, **options)
     assert np.array_equal(read(numpys.path), read(plain.path))
     assert numpys.job_sha256 == plain.job_sha256
