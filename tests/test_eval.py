@@ -600,6 +600,8 @@ WRONG = {
     "maps in a file": ([*PAIR, "--maps", "ms.tif"], 2, "--maps"),
     "band without a name": ([*PAIR, "--bands", "red,,nir"], 2, "--bands"),
     "maps at full resolution": ([*PAIR, "--full", "--maps", "maps"], 2, "--maps"),
+    "protocol at full resolution": ([*PAIR, "--full", "--protocol", "dlpan"], 2, "--protocol"),
+    "largest DN at full resolution": ([*PAIR, "--full", "--maxval", "3"], 2, "--maxval"),
     "benchmark with a reference": (["good.h5", "--reference", "gt.tif"], 2, "--reference"),
     "unknown sensor": ([*PAIR, "--sensor", "Hubble"], 2, "Hubble"),
     "unknown metric": ([*PAIR, "--metrics", "ERGAS,beauty"], 2, "beauty"),

@@ -94,6 +94,10 @@ def evaluate(
         raise UsageError("--csv, --json, --markdown and --latex exclude each other; ask for one")
     if maps and full:
         raise UsageError("--maps shows the distance to a truth, and there is none with --full; leave one out")
+    if full and (protocol is not Protocol.none or maxval is not None):
+        raise UsageError(
+            "--protocol and --maxval are for metrics with a truth, and there is none with --full; leave them out"
+        )
     from pansharpen_cli.evaluation import assessment, sources, tables
     from pansharpen_cli.evaluation.figure import Gallery
     from pansharpen_cli.imaging.wald import ReducedScene
