@@ -292,6 +292,9 @@ def test_export_and_verify(pansharpen, tmp_path, monkeypatch):
     assert told["parity"]["largest"] < 0.5
     assert pansharpen("export", "a.x", "-o", path)[0] == 1  # it is there
     assert pansharpen("export", "nothing", "-o", tmp_path / "b.onnx")[0] == 4
+    code, _, err = pansharpen("export", "a.x", "-o", tmp_path / "b.tif")
+    assert (code, (tmp_path / "b.tif").exists()) == (2, False)
+    assert "b.tif is written as ONNX; name it .onnx" in err
 
     weights = load_file(model.folder / "weights.safetensors")
     weights["convolve.bias"] += 0.01

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pansharpen_cli.cli import console, options
+from pansharpen_cli.errors import UsageError
 
 
 def export(
@@ -34,6 +35,8 @@ def export(
     from pansharpen_cli.backends.export import export_model
     from pansharpen_cli.outputs.target import check_target
 
+    if not output.name.endswith(".onnx"):  # nothing would read it
+        raise UsageError(f"{output} is written as ONNX; name it .onnx")
     check_target(output, overwrite)
     source = zoo.find(options.network(model, "exported"))
     written = export_model(source, output, bands=bands, half=half, overwrite=overwrite)
