@@ -281,9 +281,11 @@ def test_bad_places_are_refused_at_once(tmp_path):
         (tmp_path / "file" / "out.tif", "is no folder"),
         (tmp_path / "file", "exists"),
         (tmp_path, "is a folder"),
+        (tmp_path / f"{'é' * 113}.tif", "has a name of 230 bytes; give one of 229 at most"),
     ]:
         with pytest.raises(OutputError, match=reason):
             ProductWriter(path, grid(), BANDS, "uint16", 0)
+    write(tmp_path / f"{'é' * 112}x.tif")
     with pytest.raises(OutputError, match=r"may need [\d,.]+ MB but .* has [\d,.]+ MB free"):
         ProductWriter(tmp_path / "out.tif", grid(10**7, 10**7), BANDS, "uint16", 0)
 

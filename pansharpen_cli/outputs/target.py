@@ -14,6 +14,10 @@ from pansharpen_cli.outputs.layout import Layout
 log = logging.getLogger(__name__)
 
 
+LONGEST = 255 - len(".." + "4194304" + "." + 8 * "x" + ".partial")
+"""Bytes of a file's name, so that its temporaries, see `partial_beside`, have names that file systems take."""
+
+
 def partial_beside(path: Path) -> Path:
     """A new name for a temporary file in the folder of `path`: hidden, and on the same disk."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
@@ -49,6 +53,8 @@ def check_target(path: Path, overwrite: bool) -> None:
     """Raises OutputError unless a file may appear at `path`."""
     if os.path.isdir(path):  # which any name can be asked for
         raise OutputError(f"{path} is a folder; give the name of a file")
+    if (length := len(os.fsencode(path.name))) > LONGEST:
+        raise OutputError(f"{path} has a name of {length} bytes; give one of {LONGEST} at most")
     if os.path.lexists(path) and not overwrite:
         raise OutputError(f"{path} exists; choose another name or --overwrite it")
     if not os.path.isdir(path.parent):
