@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from test_zoo import random_model
+from worlds import World
 
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import TorchBackend
 from pansharpen_cli.classical import METHODS
-from pansharpen_cli.errors import OutputError, SceneError
+from pansharpen_cli.errors import ModelError, OutputError, SceneError
 from pansharpen_cli.evaluation.assessment import Measures, camera, measure, sharpen
 from pansharpen_cli.evaluation.reduced import load, load_full
 from pansharpen_cli.imaging.mtf import SENSORS
@@ -168,6 +169,25 @@ def test_bands_of_one_name_are_refused(scene, model, tmp_path):
     """The model could not be read: it knows its bands by their names."""
     with pytest.raises(SceneError, match="several bands called red; give each a name of its own"):
         adapt(Adaptation(*scene[:1], [scene[1]], tmp_path / "mine", str(model.folder), bands=["red", "red"], steps=1))
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ({"model": "nobody"}, "no model is called 'nobody'"),
+        ({"model": "premix-b-per-band.x2,nobody"}, "no model is called 'nobody'"),
+        ({"model": "adknet-per-band.x4"}, "adknet-per-band.x4 is for ratio 4, not 2; --network NAME"),
+        ({"network": "nothing"}, "no network is called 'nothing'"),
+        ({"network": "adknet"}, "adknet with the options .* makes no products of the PAN's size at ratio 3"),
+    ],
+)
+def test_what_cannot_be_fitted_is_said_before_the_scene_is_measured(start, said, scene, tmp_path, monkeypatch):
+    if start == {"network": "adknet"}:
+        scene = World(bands=4, dtype="uint16", ratio=3, pan_size=(96, 126), ms_size=(32, 42)).write(tmp_path)
+    monkeypatch.setattr(adapting, "find_or_measure", lambda *_: pytest.fail("it is measured"))
+    with pytest.raises(ModelError, match=said):
+        adapt(Adaptation(scene[0], [scene[1]], tmp_path / "mine", **start))
     assert not (tmp_path / "mine").exists()
 
 

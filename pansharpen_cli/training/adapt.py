@@ -22,12 +22,13 @@ from torch import nn
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import TorchBackend, device
 from pansharpen_cli.errors import ModelError, SceneError
-from pansharpen_cli.evaluation.reduced import load, load_full
+from pansharpen_cli.evaluation.reduced import chosen_bands, load, load_full
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.mtf import MEASURED, Sensor
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
 from pansharpen_cli.inputs.coregistration import Choice, find_or_measure
+from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.method import best_of, choose
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec, comparable
 from pansharpen_cli.networks import MIXTURE, build
@@ -108,6 +109,7 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     """
     began = time.perf_counter()
     zoo.check_place(job.output, job.overwrite)
+    _look(job)
     where = device(job.device)
     if job.threads:
         torch.set_num_threads(job.threads)
@@ -123,6 +125,31 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
     seconds = time.perf_counter() - began
     model = _save(job, fitted, scene, sensor, classical, seconds)
     return Adapted(model, fitted.before, fitted.after, classical, fitted.steps, fitted.shares, seconds)
+
+
+def _look(job: Adaptation) -> None:
+    """What names and headers tell of a job that cannot be done is said before the scene is measured. Raises ModelError,
+    SceneError."""
+    named = [] if job.network is not None or job.model == "auto" else [zoo.find(name) for name in _names(job)]
+    with Scene.open(job.pan, *job.ms, names=job.band_names) as scene:
+        bands, _ = chosen_bands(scene.band_names, job.bands, job.ms[0])
+        ratio = scene.ratio
+    if job.network is not None:
+        demand_products(_new(job.network, len(bands), ratio), job.network)
+    for model in named:
+        if model.spec.ratio != ratio:
+            raise ModelError(
+                f"{model.name} is for ratio {model.spec.ratio}, not {ratio}; --network NAME begins with nothing"
+            )
+
+
+def _names(job: Adaptation) -> list[str]:
+    """Of the models that it names, each once."""
+    return [job.model] if os.path.exists(job.model) else list(dict.fromkeys(job.model.split(",")))
+
+
+def _new(network: str, bands: int, ratio: int) -> Network:
+    return build(network, bands, ratio, {"consistent": True})
 
 
 def _scene(job: Adaptation, sensor: Sensor) -> ReducedScene | FullScene:
@@ -157,7 +184,7 @@ def _to_mix(job: Adaptation, scene: ReducedScene | FullScene) -> list[Model]:
         fitting = [model for model in zoo.models() if not model.spec.bands and model.spec.ratio == scene.ratio]
         best = best_of(fitting)
         return [best, *(m for m in fitting if m != best and _are_alike(m, best))] if best and len(fitting) > 1 else []
-    names = [job.model] if os.path.exists(job.model) else list(dict.fromkeys(job.model.split(",")))
+    names = _names(job)
     if len(names) < 2:
         return []
     as_they_come = tuple(range(len(scene.band_names)))
@@ -289,8 +316,7 @@ def _beginning(job: Adaptation, scene: ReducedScene | FullScene) -> tuple[Networ
     """The network to begin with, and a description of what it will be."""
     bands = _bands(scene)
     if job.network is not None:
-        network = build(job.network, len(bands), scene.ratio, {"consistent": True})
-        demand_products(network, job.network)
+        network = _new(job.network, len(bands), scene.ratio)
         spec = ModelSpec(
             name=job.output.name, network=job.network, options=network.options, bands=bands, ratio=scene.ratio,
             phase=area_phase(scene.ratio), radiometry=Radiometry("scene"), crop=PATCH,
