@@ -20,6 +20,7 @@ from rasterio.windows import Window
 from worlds import World, save
 
 from pansharpen_cli.cli import app
+from pansharpen_cli.errors import OutputError
 from pansharpen_cli.job import Job
 from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.report.gather import gather
@@ -396,6 +397,17 @@ def test_on_different_ground_none_is_the_best(tmp_path, pansharpen):
     assert "(best)" not in page.text
     assert re.search(r"part: Of 256 .. 256 pixels|part: Of 256 . 256 pixels", page.text)
     assert "no product is called the best" in page.text
+
+
+def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    def page(report):
+        (tmp_path / "new.html").write_text("mine")
+        return "ours"
+
+    monkeypatch.setattr("pansharpen_cli.report.page.page", page)
+    with pytest.raises(OutputError, match="exists; choose another name"):
+        write(None, tmp_path / "new.html")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_what_cannot_be_written_is_told_before_any_work(reported, tmp_path, pansharpen):

@@ -35,11 +35,11 @@ DRAWN = 2000
 
 def write(report: Report, target: Path, overwrite: bool = False) -> int:
     """Write the page to `target`, whole or not at all; returns its size in bytes. Raises OutputError."""
-    check_target(target, overwrite)
     text = page(report).encode()
     partial = partial_beside(target)
     try:
         partial.write_bytes(text)
+        check_target(target, overwrite)  # again: the work took its time
         publish(partial, target)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error}") from error
