@@ -21,7 +21,7 @@ from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.fusionnet import FusionNet
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.premix import PreMixB, PreMixH
-from pansharpen_cli.zoo import Model, check_place, save
+from pansharpen_cli.zoo import Model, check_place, claimed, save
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def convert(
         licence=licence,
         training={"data": f"imported from {weights.name}"},
     )
-    return save(output, spec, made, _card(spec))
+    with claimed(output, overwrite):
+        return save(output, spec, made, _card(spec))
 
 
 def _state(path: Path) -> Mapping[str, Tensor]:

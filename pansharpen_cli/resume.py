@@ -19,11 +19,12 @@ from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.job import Job, input_digests, job_digest
 from pansharpen_cli.method import choose
-from pansharpen_cli.outputs.journal import BusyError, Claim, journal_of, tidy, tiles_size
+from pansharpen_cli.outputs.journal import Claim, journal_of, tidy, tiles_size
 from pansharpen_cli.outputs.layout import TAGS
 from pansharpen_cli.outputs.readback import overviews_are_whole
 from pansharpen_cli.pipeline import Compute, Product, sharpen
 from pansharpen_cli.system import locations
+from pansharpen_cli.system.locks import BusyError
 from pansharpen_cli.upload import is_there
 
 ROWS = 512

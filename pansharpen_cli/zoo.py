@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.errors import ModelError, OutputError, nearest
 from pansharpen_cli.modelspec import ModelSpec
 from pansharpen_cli.system.files import check_folder, digest, in_words
+from pansharpen_cli.system.locks import alone
 
 if TYPE_CHECKING:
     from pansharpen_cli.networks.network import Network
@@ -27,6 +28,8 @@ SPEC_LIMIT = 2**20
 """Bytes of it."""
 WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
+LOCK = ".lock"
+"""Of the run that makes the model."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,24 @@ def check_place(folder: Path, overwrite: bool) -> None:
     if is_taken(folder) and not overwrite:
         raise OutputError(f"{folder} is a model already; give --overwrite or another folder")
     check_folder(folder)
+
+
+@contextmanager
+def claimed(folder: Path, overwrite: bool) -> Iterator[None]:
+    """While no other run makes a model in `folder`, and one may appear there. Folders that are made for it go again if
+    they stay empty. Raises OutputError."""
+    check_place(folder, overwrite)
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        with in_words(f"{folder} cannot be written"):
+            folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder / LOCK, folder):
+            check_place(folder, overwrite)  # again: another run may just have ended
+            yield
+    finally:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 def save(folder: Path, spec: ModelSpec, network: Network, card: str) -> Model:

@@ -18,10 +18,10 @@ from worlds import World, save
 from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.inputs.scene import Scene
 from pansharpen_cli.job import Job
-from pansharpen_cli.outputs import journal as journals
-from pansharpen_cli.outputs.journal import BusyError, Claim, JournalingWriter, journal_of
+from pansharpen_cli.outputs.journal import Claim, JournalingWriter, journal_of
 from pansharpen_cli.pipeline import sharpen
 from pansharpen_cli.resume import resume
+from pansharpen_cli.system.locks import BusyError
 
 WORLD = World(bands=3, dtype="uint16", pan_size=(256, 200), ms_size=(64, 50))
 TILES = 16
@@ -175,11 +175,11 @@ def test_a_journal_that_went_between_opening_and_locking_is_no_claim(job, monkey
     first, flock = Claim(job.output).__enter__(), fcntl.flock
 
     def late(*arguments):
-        monkeypatch.setattr(journals.fcntl, "flock", flock)
+        monkeypatch.setattr(fcntl, "flock", flock)
         first.__exit__(None, None, None)
         flock(*arguments)
 
-    monkeypatch.setattr(journals.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with Claim(job.output), pytest.raises(BusyError, match="being made by another run; wait for it"):
         resume(job)
     assert not list(job.output.parent.glob(".*"))

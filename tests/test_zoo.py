@@ -21,6 +21,9 @@ from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.method import choose
 from pansharpen_cli.modelspec import WAVELENGTHS, Band, ModelSpec, comparable
 from pansharpen_cli.networks import NETWORKS, build
+from pansharpen_cli.system.locks import BusyError
+from pansharpen_cli.training.adapt import Adaptation, adapt
+from pansharpen_cli.training.make import Training, make_model
 
 BGRN = ("blue", "green", "red", "nir")
 
@@ -347,6 +350,25 @@ def test_cards_compare_with_nothing_but_what_there_is():
     for model in zoo.models():
         for table in (model.spec.scores, *model.spec.elsewhere.values()):
             assert set(table) <= known, model.name
+
+
+def test_a_model_is_made_by_one_run_at_a_time(tmp_path):
+    """Whichever command it is; what nothing came into is not there afterwards."""
+    folder = tmp_path / "new" / "m"
+    busy = pytest.raises(BusyError, match="m is being made by another run; wait for it")
+    pair = tmp_path / "pan.tif", [tmp_path / "ms.tif"]
+    for make in (
+        lambda: adapt(Adaptation(*pair, folder)),
+        lambda: make_model(Training(folder, ["red"], 2, [tmp_path], [tmp_path], network="premix-b")),
+    ):
+        with zoo.claimed(folder, overwrite=False), busy:
+            make()
+        assert not (tmp_path / "new").exists()
+    with zoo.claimed(folder, overwrite=False):
+        random_model(folder, channels=4)
+    assert {path.name for path in folder.iterdir()} == {"README.md", "spec.json", "weights.safetensors"}
+    with pytest.raises(OutputError, match="m is a model already"), zoo.claimed(folder, overwrite=False):
+        pass
 
 
 def test_a_model_that_cannot_be_replaced_stays(tmp_path):

@@ -13,10 +13,10 @@ from pansharpen_cli import pipeline
 from pansharpen_cli.errors import AbsentError, OutputError, PansharpenError
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.job import Job
-from pansharpen_cli.outputs.journal import BusyError
 from pansharpen_cli.pipeline import Product
 from pansharpen_cli.resume import finished, replacing_its_own, resume
 from pansharpen_cli.system import locations
+from pansharpen_cli.system.locks import BusyError
 from pansharpen_cli.upload import sent
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -25,11 +25,7 @@ from pansharpen_cli.errors import OutputError, SceneError
 from pansharpen_cli.outputs.layout import Mask, Pixels
 from pansharpen_cli.outputs.writer import ProductWriter
 from pansharpen_cli.system.files import in_words, remove_partials
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs of one product are not kept apart
-    fcntl = None  # type: ignore[assignment]
+from pansharpen_cli.system.locks import KEEPS_APART, locked
 
 SYNC = 5.0
 """Seconds after which what is in the journal is on the disk; the operating system alone keeps it until then."""
@@ -47,10 +43,6 @@ class Tile(NamedTuple):
     valid: Mask
 
 
-class BusyError(OutputError):
-    """Another run is making the product (exit code 1)."""
-
-
 class Claim:
     """The right to make `product`, which one run at a time has: its journal, open and locked.
 
@@ -66,7 +58,7 @@ class Claim:
     def __enter__(self) -> Self:
         """Raises BusyError if another run has it, OutputError if the journal cannot be kept."""
         with _kept(self.product), ExitStack() as life:
-            self.file = life.enter_context(_locked(self._path, self.product))
+            self.file = life.enter_context(locked(self._path, self.product))
             remove_partials(self.product)
             life.pop_all()
         return self
@@ -77,11 +69,11 @@ class Claim:
         holds_tiles = os.fstat(self.file.fileno()).st_size > self.preface
         hopeless = isinstance(error, SceneError) and self.preface > 0  # before, an input may be away for a while
         done = error is None or hopeless or not holds_tiles
-        if done and fcntl:  # under the lock: afterwards it may be another run's
+        if done and KEEPS_APART:  # under the lock: afterwards it may be another run's
             self._remove()
         with suppress(OSError):  # what was written is whole tiles, or it does not count
             self.file.close()
-        if done and not fcntl:  # Windows removes no open file
+        if done and not KEEPS_APART:  # Windows removes no open file
             self._remove()
 
     def _remove(self) -> None:
@@ -93,28 +85,6 @@ def tidy(product: Path) -> None:
     """Remove what a run that was killed in its last moment left beside a finished product, if no other run is at it."""
     with suppress(OutputError), Claim(product):
         pass
-
-
-def _locked(path: Path, product: Path) -> BinaryIO:
-    """The journal `path`, which is made if there is none. Raises BusyError, OSError."""
-    while True:
-        with ExitStack() as life:
-            file = life.enter_context(open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b"))
-            try:
-                if fcntl:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BusyError(f"{product} is being made by another run; wait for it") from error
-            if not fcntl or _is(file, path):  # else who had it removed it between the two calls
-                life.pop_all()
-                return file
-
-
-def _is(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 class Journal:

@@ -107,8 +107,12 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
 
     `on_step` is told how many steps are done, and the error of the held-out blocks as a part of what it was.
     """
+    with zoo.claimed(job.output, job.overwrite):
+        return _adapt(job, on_step)
+
+
+def _adapt(job: Adaptation, on_step: Callable[[int, float], None]) -> Adapted:
     began = time.perf_counter()
-    zoo.check_place(job.output, job.overwrite)
     _look(job)
     where = device(job.device)
     if job.threads:

@@ -12,6 +12,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -101,10 +102,10 @@ def make_model(
     job, init = _completed(job)
     recipe = _recipe(job, workers.count)
     state = job.output / STATE
-    if zoo.is_taken(job.output) and not state.exists():
-        raise OutputError(f"{job.output} already holds a model; give another --output")
-    zoo.check_place(job.output, overwrite=True)
-    with in_words(f"{job.output} cannot be written"), workers.joined(device(job.device)) as where:
+    claim = zoo.claimed(job.output, overwrite=True) if workers.is_first else nullcontext()
+    with claim, in_words(f"{job.output} cannot be written"), workers.joined(device(job.device)) as where:
+        if zoo.is_taken(job.output) and not state.exists():
+            raise OutputError(f"{job.output} already holds a model; give another --output")
         _make_repeatable(where)
         with workers.first_alone():
             scenes, validation = _scenes(job, recipe.patch, on_scene)
