@@ -396,7 +396,7 @@ class Holed:
         return SceneCanvas.of(Scene.open(*replace(self.world, nodata=-7).write(folder, *self.images)), **options)
 
 
-@pytest.mark.parametrize("name", [n for n in HOLED if n not in REPROJECTED])
+@pytest.mark.parametrize("name", HOLED)
 def test_valid_is_where_both_have_data(name: str, tmp_path: Path):
     holed = Holed(HOLED[name])
     canvas = holed.open(tmp_path)
@@ -405,15 +405,6 @@ def test_valid_is_where_both_have_data(name: str, tmp_path: Path):
     certain = ~truth.doubtful()[product(canvas)]
     assert 0.4 < expected.mean() < 0.95
     np.testing.assert_array_equal(whole(canvas).valid[product(canvas)][certain], expected[certain])
-
-
-def test_reprojected_valid_is_that_of_the_nested_samples(tmp_path: Path):
-    holed = Holed(HOLED["degrees"])
-    canvas = holed.open(tmp_path)
-    truth = Truth(holed.world, canvas)
-    ms_valid = truth.holds(holed.ms_valid, *truth.nested)
-    expected = ms_valid.repeat(4, axis=0).repeat(4, axis=1)[product(canvas)] & holed.pan_valid[truth.product_in_pan]
-    np.testing.assert_array_equal(whole(canvas).valid[product(canvas)], expected)
 
 
 @pytest.mark.parametrize("name", HOLED)

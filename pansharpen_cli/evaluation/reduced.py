@@ -31,6 +31,8 @@ from pansharpen_cli.modelspec import canonical_band
 
 log = logging.getLogger(__name__)
 
+PLACES_ROUNDS = 3
+"""Steps in which a place in a displaced PAN is found, each nearer by as much as the field changes little."""
 BENCHMARK_BANDS = {
     4: ("blue", "green", "red", "nir"),
     8: ("coastal", "blue", "green", "yellow", "red", "rededge", "nir", "nir2"),
@@ -218,8 +220,11 @@ def _moved(pan: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], shift: Di
     if shift.field is None:
         return sample(pan, valid, rows - shift.dy, cols - shift.dx, "sinc").astype(np.float32)
     y, x = np.meshgrid(rows, cols, indexing="ij")
-    dx, dy = shift.at(x + 0.5, y + 0.5)
-    return sample_at(pan, valid, y - dy, x - dx, "sinc").astype(np.float32)
+    there = y, x
+    for _ in range(PLACES_ROUNDS):  # the field is told by places in the PAN, which are wanted
+        dx, dy = shift.at(there[1] + 0.5, there[0] + 0.5)
+        there = y - dy, x - dx
+    return sample_at(pan, valid, *there, "sinc").astype(np.float32)
 
 
 def _held(

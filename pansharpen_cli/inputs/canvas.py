@@ -269,10 +269,7 @@ class SceneCanvas(Canvas):
 
     def _read_nested(self, rows: slice, cols: slice) -> tuple[Float32, Mask, Mask]:
         """Nested MS, where it has data, and which PAN pixels lie on MS pixels that have data."""
-        if not self.warped:
-            return self._read_ms(rows, cols)
-        ms, valid = self._read_warped(rows, cols)
-        return ms, valid, valid.repeat(self.ratio, axis=0).repeat(self.ratio, axis=1)
+        return self._read_warped(rows, cols) if self.warped else self._read_ms(rows, cols)
 
     def _read_pan(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
         grid = self.scene.pan_grid
@@ -317,22 +314,40 @@ class SceneCanvas(Canvas):
             covered &= np.logical_and.outer(*on_ms)
         return ms, _mask_at(valid, *nearest), covered
 
-    def _read_warped(self, rows: slice, cols: slice) -> tuple[Float32, Mask]:
-        """Nested MS out of another CRS, or moved by a field, and where it has data."""
-        y, x = np.meshgrid(self._pan_edges(self.rows, rows), self._pan_edges(self.cols, cols), indexing="ij")
+    def _read_warped(self, rows: slice, cols: slice) -> tuple[Float32, Mask, Mask]:
+        """As `_read_nested`, out of another CRS, or moved by a field."""
+        row, col = self._in_ms(*(self._centres(axis, s) for axis, s in ((self.rows, rows), (self.cols, cols))))
+        image, valid, (first_row, first_col) = self._read_ms_around(row, col)
+
+        def held(row: Float64, col: Float64, beyond: float) -> Mask:
+            inside = [
+                (place >= -beyond) & (place <= size - 1 + beyond)
+                for place, size in ((row, self.scene.ms_grid.height), (col, self.scene.ms_grid.width))
+            ]
+            here = _nearest(row - first_row, valid.shape[0]), _nearest(col - first_col, valid.shape[1])
+            return np.asarray(inside[0] & inside[1] & valid[here])
+
+        found = sample_at(image, valid, row - first_row, col - first_col, self.resampling).astype(np.float32)
+        if valid.all() and held(row, col, beyond=-1).all():  # so are the PAN pixels around
+            everywhere = tuple(self.ratio * size for size in row.shape)
+            return found, np.ones(row.shape, bool), np.ones(everywhere, bool)
+        pan_pixels = (
+            axis.first + np.arange(self.ratio * s.start, self.ratio * s.stop) + 0.5
+            for axis, s in ((self.rows, rows), (self.cols, cols))
+        )
+        return found, held(row, col, beyond=1), held(*self._in_ms(*pan_pixels), beyond=0.5 + ON_BORDER)
+
+    def _centres(self, axis: NestedAxis, nested: slice) -> Float64:
+        """PAN edge coordinates of the centres of nested MS samples."""
+        return axis.first + axis.ratio * np.arange(nested.start, nested.stop) + self.phase + 0.5
+
+    def _in_ms(self, y: Float64, x: Float64) -> tuple[Float64, Float64]:
+        """Positions (row, col) in the MS file, each (len(y), len(x)), of PAN edge coordinates."""
+        y, x = np.meshgrid(y, x, indexing="ij")
         dx, dy = self.shift.at(x, y)
         pan, ms = self.scene.pan_grid, self.scene.ms_grid
         x, y = self.scene.to_ms(pan.cols.coordinate(x + dx), pan.rows.coordinate(y + dy))
-        row, col = ms.rows.edge(y) - 0.5, ms.cols.edge(x) - 0.5
-        inside = (row >= -0.5) & (row < ms.height - 0.5) & (col >= -0.5) & (col < ms.width - 0.5)
-        image, valid, (first_row, first_col) = self._read_ms_around(row, col)
-        row, col = row - first_row, col - first_col
-        found = sample_at(image, valid, row, col, self.resampling).astype(np.float32)
-        return found, inside & valid[_nearest(row, valid.shape[0]), _nearest(col, valid.shape[1])]
-
-    def _pan_edges(self, axis: NestedAxis, nested: slice) -> Float64:
-        """PAN edge coordinates of the centres of nested MS samples."""
-        return axis.first + axis.ratio * np.arange(nested.start, nested.stop) + self.phase + 0.5
+        return ms.rows.edge(y) - 0.5, ms.cols.edge(x) - 0.5
 
     def _read_ms_around(self, rows: Float64, cols: Float64) -> tuple[Float32, Mask, tuple[int, int]]:
         """The part of the MS files around these positions, where all have data, and its first row and column."""

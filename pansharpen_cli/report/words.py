@@ -69,7 +69,8 @@ def facts(report: Report) -> list[Fact]:
         for name, title in titles.items()
     ]
     shift = report.alignment.shift
-    apart = f"{shift.length:.2f} px" if shift.windows else "unknown"
+    middle = " in the middle" if shift.field else ""
+    apart = f"{shift.length:.2f} px{middle}" if shift.windows else "unknown"
     done = "corrected" if from_tags(made.tags) else "left as it is" if "SHIFT_APPLIED" in made.tags else "PAN pixels"
     return [*found, Fact("PAN and MS apart", apart, done)]
 
