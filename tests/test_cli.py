@@ -507,16 +507,19 @@ app()
 
 
 def test_help_is_quick():
-    """Beside the smallest program of the same library, in CPU time and new processes, in turn. The least of nine: what
+    """Beside the smallest program of the same library, in CPU time and new processes, in turn. The least of many: what
     else the machine does, and its clock, only add to it."""
     commands = {"ours": PROGRAM, "smallest": [sys.executable, "-c", SMALLEST_APP]}
-    seconds = {name: [] for name in commands}
-    for name in 9 * list(commands):
-        process = subprocess.Popen([*commands[name], "--help"], stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0
-        seconds[name].append(usage.ru_utime + usage.ru_stime)
-    assert min(seconds["ours"]) < 1.5 * min(seconds["smallest"])
+    least = dict.fromkeys(commands, float("inf"))
+    for again in range(60):
+        for name, command in commands.items():
+            process = subprocess.Popen([*command, "--help"], stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            assert status == 0
+            least[name] = min(least[name], usage.ru_utime + usage.ru_stime)
+        if again >= 8 and least["ours"] < 1.5 * least["smallest"]:
+            return
+    pytest.fail(f"a help takes {least['ours']:.3f} s, the smallest program's {least['smallest']:.3f} s")
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["models"], ["train"], ["import"]])

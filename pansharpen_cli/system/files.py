@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -23,6 +22,8 @@ def digest(*paths: str | Path) -> str:
     file)."""
     if not all(map(os.path.isfile, paths)):  # which any name can be asked for
         return ""
+    import hashlib  # and OpenSSL, which a help does without
+
     total = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:

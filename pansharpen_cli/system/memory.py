@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import re
 import sys
@@ -97,4 +96,6 @@ def give_back() -> None:
 def _libc() -> Any:
     if not sys.platform.startswith("linux"):
         raise OSError
+    import ctypes  # which a help does without
+
     return ctypes.CDLL("libc.so.6")
