@@ -27,6 +27,7 @@ from pansharpen_cli.backends.onnx_file import OnnxFile
 from pansharpen_cli.backends.onnx_runtime import Place
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.errors import DeviceError, ModelError, OutputError
+from pansharpen_cli.imaging.displacement import Displacement
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.inputs.canvas import SceneCanvas
@@ -167,7 +168,7 @@ def test_tiled_equals_whole(adknet, data, tmp_path):
     part = PARTS[4]
     with Scene.open(*part.write(data, tmp_path)) as scene:
         backend = OnnxBackend(OnnxFile.read(adknet.exported), Place("cpu", 0, 2), GAINS)
-        canvas = SceneCanvas.of(scene, phase=area_phase(4), shift=part.shift, reach=backend.reach)
+        canvas = SceneCanvas.of(scene, phase=area_phase(4), shift=Displacement(*part.shift), reach=backend.reach)
         sharpener = Sharpener.observing(backend, Radiometry("scene"), canvas, (0, 1, 2, 3), 256)
         check(sharpener, canvas, 1e-6)
 

@@ -17,6 +17,7 @@ from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.backends.torch_backend import TorchBackend
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
+from pansharpen_cli.imaging.displacement import Displacement
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.mtf import SENSORS
 from pansharpen_cli.imaging.radiometry import Radiometry, quantise
@@ -143,7 +144,7 @@ def watching_thresholds(network, canvas):
 def test_classical_methods(name, part):
     chosen, scene = part
     backend = METHODS[name](Camera.of_scene(scene.ratio, scene.band_names, SENSORS["generic"]))
-    canvas = SceneCanvas.of(scene, shift=chosen.shift, reach=backend.reach)
+    canvas = SceneCanvas.of(scene, shift=Displacement(*chosen.shift), reach=backend.reach)
     order = tuple(range(len(scene.band_names)))
     check(Sharpener.observing(backend, None, canvas, order, 200), canvas, 1e-6)
 
@@ -168,7 +169,9 @@ def test_networks(name, options, radiometry, part):
     torch.manual_seed(3)
     network = build(name, len(scene.band_names), scene.ratio, SMALL.get(name, {}) | options).eval()
     backend = TorchBackend(network, 64, torch.device("cpu"))
-    canvas = SceneCanvas.of(scene, phase=area_phase(scene.ratio), shift=chosen.shift, reach=backend.reach)
+    canvas = SceneCanvas.of(
+        scene, phase=area_phase(scene.ratio), shift=Displacement(*chosen.shift), reach=backend.reach
+    )
     sharpener = Sharpener.observing(backend, radiometry, canvas, tuple(range(network.bands)), 256)
     if name in THRESHOLDED and not options.get("transition"):
         check(sharpener, canvas, 1e-5, watching_thresholds(network, canvas))

@@ -21,6 +21,7 @@ from torch import nn
 
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import TorchBackend, device
+from pansharpen_cli.classical import METHODS
 from pansharpen_cli.errors import ModelError, SceneError
 from pansharpen_cli.evaluation.reduced import chosen_bands, load, load_full
 from pansharpen_cli.imaging.interpolation import area_phase
@@ -134,7 +135,8 @@ def _adapt(job: Adaptation, on_step: Callable[[int, float], None]) -> Adapted:
 def _look(job: Adaptation) -> None:
     """What names and headers tell of a job that cannot be done is said before the scene is measured. Raises ModelError,
     SceneError."""
-    named = [] if job.network is not None or job.model == "auto" else [zoo.find(name) for name in _names(job)]
+    names = [] if job.network is not None or job.model == "auto" else _names(job)
+    named = [zoo.find(name, besides=METHODS) for name in names if name not in METHODS]
     with Scene.open(job.pan, *job.ms, names=job.band_names) as scene:
         bands, _ = chosen_bands(scene.band_names, job.bands, job.ms[0])
         ratio = scene.ratio
