@@ -1,16 +1,17 @@
-"""How long `pansharpen run` takes from files to product, beside writing that product alone and beside GDAL.
+"""How long `pansharpen run` takes from files to product, beside writing that product alone and beside other programs.
 
     python benchmarks/run.py FOLDER [--sizes 4096 8192 16384] [--models exp brovey gsa mtf-glp-fs] [--repeat 3]
         [--bands 4] [--threads 2] [--coregister auto] [--sensor measured] [--overviews] [--device cpu] [--json FILE]
 
-makes scenes of 4 or 8 bands (see qnr.py) in FOLDER unless they are there. All ways and sizes take turns, each in a
-fresh process, with the same creation options: ZSTD, predictor 2, blocks of 512 pixels, no overviews. `write` reads a
-product block by block and writes it; `gdal` is gdal_pansharpen.py (weighted Brovey, cubic). With --overviews `run` and
-`write` make them, which GDAL does not. Printed are the medians of wall seconds and of the seconds all cores worked
-(wall time on a busy machine says little), their ratios to `write` and GDAL, the peak memory, and, of several sizes,
-the exponent with which both grow with the pixels, beyond what a scene of 512 pixels takes: the start of a program does
-not grow. Nor do looks for the shift and the sharpness, at more windows than such a scene has; `--coregister off
---sensor generic` leaves them out.
+makes scenes of 4 or 8 bands (see qnr.py) in FOLDER unless they are there, and has each way make a small product first,
+for the first run after an installation compiles. All ways and sizes take turns, each in a fresh process, with the same
+creation options: ZSTD, predictor 2, blocks of 512 pixels, no overviews. `write` reads a product block by block and
+writes it; `gdal`, `otb-rcs` and `oty` are other programs (see peers.py), where they are installed. With --overviews
+`run`, `write` and oty make them, which the others do not. Printed are the medians of wall seconds and of the seconds
+all cores worked (wall time on a busy machine says little), their ratios to `write` and the others, the peak memory,
+and, of several sizes, the exponent with which both grow with the pixels, beyond what a scene of 512 pixels takes: the
+start of a program does not grow. Nor do looks for the shift and the sharpness, at more windows than such a scene has;
+`--coregister off --sensor generic` leaves them out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -28,12 +28,16 @@ from dataclasses import asdict, dataclass
 from math import log
 from pathlib import Path
 
+import peers
 from qnr import NAMES, make
 
 MODELS = ("exp", "brovey", "gsa", "mtf-glp-fs")
 START = 512
 """PAN pixels a side of a scene that takes hardly longer than the start."""
-GDAL = "gdal_pansharpen.py"
+PEERS = ("gdal", "otb-rcs", "oty")
+CREATION = {"TILED": "YES", "BLOCKXSIZE": "512", "BLOCKYSIZE": "512", "COMPRESS": "ZSTD", "PREDICTOR": "2"} | {
+    "BIGTIFF": "IF_SAFER"
+}
 WRITE = """
 import sys, rasterio
 product, output, threads, overviews = sys.argv[1:]
@@ -73,16 +77,13 @@ def run(command: Sequence[str | Path]) -> Run:
 
 
 def ways(size: int, options: argparse.Namespace) -> dict[str, list[str | Path]]:
-    """The commands to compare, by name; each writes the same file."""
+    """The commands to compare, by name; each writes the same kind of file."""
     product, pan, ms = make(options.folder, size, options.bands)
     output, threads = options.folder / "output.tif", options.threads
     write = [sys.executable, "-c", WRITE, product, output, str(threads), "yes" if options.overviews else "no"]
     commands = {"write": write}
-    gdal = shutil.which(GDAL)
-    if gdal:  # a file of the system's Python, not of this one
-        creation = ["TILED=YES", "BLOCKXSIZE=512", "BLOCKYSIZE=512", "COMPRESS=ZSTD", "PREDICTOR=2", "BIGTIFF=IF_SAFER"]
-        creation = [part for option in (*creation, f"NUM_THREADS={threads}") for part in ("-co", option)]
-        commands["gdal"] = [gdal, "-q", "-threads", str(threads), "-r", "cubic", *creation, pan, ms, output]
+    others = peers.commands(pan, ms, output, CREATION, threads, options.overviews)
+    commands |= {name: others[name] for name in PEERS if name in others}
     ours = [sys.executable, "-m", "pansharpen_cli", "run", pan, ms, "-o", output, "--overwrite", "-q"]
     ours += ["-j", str(threads), "--device", options.device]
     ours += ["--coregister", options.coregister, "--sensor", options.sensor]
@@ -107,9 +108,12 @@ def _median(done: Sequence[Run]) -> Run:
 
 def show(size: int, bands: int, medians: dict[str, Run]) -> None:
     """One line for each way."""
-    print(f"\n{size} x {size} x {bands}, uint16      s   MPix/s   s of cores   MiB   wall (cores) to write, gdal")
+    beside = [name for name in ("write", *PEERS) if name in medians]
+    print(
+        f"\n{size} x {size} x {bands}, uint16      s   MPix/s   s of cores   MiB   wall (cores) to {', '.join(beside)}"
+    )
     for name, one in medians.items():
-        others = [medians[other] for other in ("write", "gdal") if other in medians]
+        others = [medians[other] for other in beside]
         ratios = "  ".join(f"{one.wall / other.wall:5.2f} ({one.cores / other.cores:.2f})" for other in others)
         speed = f"{one.wall:8.2f} {size**2 / 1e6 / one.wall:8.1f} {one.cores:12.2f}"
         print(f"{name:20} {speed} {one.memory:5.0f}   {ratios}", flush=True)
@@ -144,6 +148,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    for command in ways(START, arguments).values():
+        run(command)
     sizes = [START, *arguments.sizes] if len(arguments.sizes) > 1 else arguments.sizes
     results = measure(arguments.folder, {size: ways(size, arguments) for size in sizes}, arguments.repeat)
     for size, medians in results.items():

@@ -81,6 +81,19 @@ class Method:
         """The file that the backend called so computes from; None: none, or one that is made for the run."""
         return self.model.onnx() if self.model and self._by_onnx(name) else None
 
+    def load(self, device: str, name: BackendName = "auto") -> None:
+        """Loads what `backend` needs and what takes seconds, to be done beside other work. Raises DeviceError."""
+        if self.model is None:
+            return
+        if self._by_onnx(name):
+            from pansharpen_cli.backends import onnx_runtime
+
+            onnx_runtime.onnxruntime()
+        else:
+            from pansharpen_cli.backends import torch_backend
+
+            torch_backend.load(device)
+
     def backend(
         self, scene: Subject, sensor: Sensor, device: str, threads: int = 0, name: BackendName = "auto"
     ) -> tuple[Backend, Means]:

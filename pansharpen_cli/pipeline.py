@@ -95,6 +95,7 @@ def sharpen(
     with (
         Scene.open(job.pan, *job.ms, nodata=job.nodata, bands=job.bands, names=job.band_names) as scene,
         Threads(1, "digest") as beside,
+        Threads(1, "load") as loading,
     ):
         _check_nodata(job, scene)
         digests = beside.submit(input_digests, job)
@@ -102,11 +103,13 @@ def sharpen(
         digest_of_job = beside.submit(lambda: job_digest(job, method, scene, digests.result()))
         job_sha256 = partial(beside.result, digest_of_job)
         log.info("%s: %s", method.name, method.reason)
+        loaded = loading.submit(method.load, job.device, job.backend)
         looked_at = _looked_at(job, scene)
         shift = None if job.coregister == "off" else measure(looked_at)
         applied = to_apply(job.coregister, shift or NO_SHIFT)
         _tell(shift, applied)
         sensor = _sensor(job, method, looked_at, shift or NO_SHIFT)
+        loading.result(loaded)
         backend, means = method.backend(scene, sensor, job.device, job.threads, job.backend)
         whole = SceneCanvas.of(
             scene, ratio=method.ratio, phase=method.phase, shift=applied, resampling=job.resampling, reach=backend.reach

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from math import inf
 from threading import Lock, local
@@ -17,7 +17,7 @@ from pansharpen_cli.backends.backend import MOST_AT_ONCE
 from pansharpen_cli.backends.halves import in_halves
 from pansharpen_cli.errors import DeviceError
 from pansharpen_cli.imaging.tiling import Pixels, Reach
-from pansharpen_cli.networks.layers import grid_of
+from pansharpen_cli.networks.layers import compiled_for, grid_of
 from pansharpen_cli.networks.network import Network, SceneStatistics
 from pansharpen_cli.system import memory
 
@@ -44,6 +44,13 @@ def device(name: str) -> torch.device:
         reason = "torch knows no such device" if reason.startswith("Expected one of") else reason
         raise DeviceError(f"--device {name} cannot be used here ({reason}); --device cpu always can") from error
     return chosen
+
+
+def load(name: str) -> None:
+    """What networks need on the device called so: itself, which a GPU takes seconds for, and compiled loops. Raises
+    DeviceError."""
+    with suppress(torch.OutOfMemoryError), torch.inference_mode():  # who needs more memory tells
+        compiled_for(torch.zeros(1, device=device(name)))
 
 
 class TorchBackend:
