@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -18,13 +19,14 @@ from test_zoo import random_model
 from worlds import World, save
 
 import pansharpen_cli
-from pansharpen_cli import zoo
+from pansharpen_cli import pipeline, zoo
 from pansharpen_cli.errors import ModelError, SceneError, UsageError
 from pansharpen_cli.evaluation.quality import judge
 from pansharpen_cli.imaging.radiometry import Radiometry
 from pansharpen_cli.imaging.registration import Shift
 from pansharpen_cli.inputs.part import Window
 from pansharpen_cli.job import Job
+from pansharpen_cli.method import Method
 from pansharpen_cli.pipeline import _tell, sharpen
 
 SCENES = [
@@ -327,6 +329,24 @@ def test_a_run_can_be_repeated(small, tmp_path):
         sharpen(Job(pan, [ms], tmp_path / f"{name}.tif", model="bgrn", tile=64))
     assert np.array_equal(read(tmp_path / "a.tif"), read(tmp_path / "b.tif"))
     assert tags(tmp_path / "a.tif") == tags(tmp_path / "b.tif")
+
+
+def test_the_device_loads_while_the_scene_is_looked_at(small, tmp_path, monkeypatch):
+    loaded, load, measure = Event(), Method.load, pipeline.measure
+
+    def loading(method, device, name):
+        load(method, device, name)
+        loaded.set()
+
+    def measured(canvas):
+        assert loaded.wait(60)
+        return measure(canvas)
+
+    monkeypatch.setattr(Method, "load", loading)
+    monkeypatch.setattr(pipeline, "measure", measured)
+    random_model(tmp_path / "models" / "bgrn", channels=8)
+    pan, ms = small
+    assert sharpen(Job(pan, [ms], tmp_path / "out.tif", model="bgrn")).device == "cpu"
 
 
 def test_progress_is_told(small, tmp_path):
