@@ -14,7 +14,7 @@ from worlds import World
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import TorchBackend
 from pansharpen_cli.classical import METHODS
-from pansharpen_cli.errors import ModelError, OutputError, SceneError
+from pansharpen_cli.errors import ModelError, OutputError, SceneError, UsageError
 from pansharpen_cli.evaluation.assessment import Measures, camera, measure, sharpen
 from pansharpen_cli.evaluation.reduced import load, load_full
 from pansharpen_cli.imaging.mtf import SENSORS
@@ -178,6 +178,9 @@ def test_bands_of_one_name_are_refused(scene, model, tmp_path):
         ({"model": "nobody"}, "no model is called 'nobody'"),
         ({"model": "premix-b-per-band.x2,nobody"}, "no model is called 'nobody'"),
         ({"model": "adknet-per-band.x4"}, "adknet-per-band.x4 is for ratio 4, not 2; --network NAME"),
+        ({"model": "premix-b-per-band.x2,gsa"}, "premix-b-per-band.x2,gsa cannot be mixed: all must be networks"),
+        ({"model": "adknet.rgb-x2,premix-b-per-band.x2"}, "adknet.rgb-x2 does not fit this scene: it has 3 bands"),
+        ({"model": "adknet-per-band.x2,gsa", "resolution": "full"}, "at full resolution one model learns"),
         ({"network": "nothing"}, "no network is called 'nothing'"),
         ({"network": "adknet"}, "adknet with the options .* makes no products of the PAN's size at ratio 3"),
     ],
@@ -186,7 +189,7 @@ def test_what_cannot_be_fitted_is_said_before_the_scene_is_measured(start, said,
     if start == {"network": "adknet"}:
         scene = World(bands=4, dtype="uint16", ratio=3, pan_size=(96, 126), ms_size=(32, 42)).write(tmp_path)
     monkeypatch.setattr(adapting, "find_or_measure", lambda *_: pytest.fail("it is measured"))
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises((ModelError, UsageError), match=said):
         adapt(Adaptation(scene[0], [scene[1]], tmp_path / "mine", **start))
     assert not (tmp_path / "mine").exists()
 

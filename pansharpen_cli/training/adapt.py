@@ -22,7 +22,7 @@ from torch import nn
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import TorchBackend, device
 from pansharpen_cli.classical import METHODS
-from pansharpen_cli.errors import ModelError, SceneError
+from pansharpen_cli.errors import ModelError, SceneError, UsageError
 from pansharpen_cli.evaluation.reduced import chosen_bands, load, load_full
 from pansharpen_cli.imaging.interpolation import area_phase
 from pansharpen_cli.imaging.mtf import MEASURED, Sensor
@@ -114,14 +114,13 @@ def adapt(job: Adaptation, on_step: Callable[[int, float], None] = lambda step, 
 
 def _adapt(job: Adaptation, on_step: Callable[[int, float], None]) -> Adapted:
     began = time.perf_counter()
-    _look(job)
+    mixed = _look(job)
     where = device(job.device)
     if job.threads:
         torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
     sensor = find_or_measure(job.sensor, job.pan, job.ms)
     scene = _scene(job, sensor)
-    mixed = _to_mix(job, scene)
     if mixed and isinstance(scene, ReducedScene):
         fitted = _by_shares(job, scene, mixed, sensor, where)
     else:
@@ -132,10 +131,24 @@ def _adapt(job: Adaptation, on_step: Callable[[int, float], None]) -> Adapted:
     return Adapted(model, fitted.before, fitted.after, classical, fitted.steps, fitted.shares, seconds)
 
 
-def _look(job: Adaptation) -> None:
-    """What names and headers tell of a job that cannot be done is said before the scene is measured. Raises ModelError,
-    SceneError."""
+@dataclass(frozen=True)
+class _Told:
+    """What headers say of the scene."""
+
+    band_names: tuple[str, ...]
+    ratio: int
+
+    @property
+    def exact_ratio(self) -> float:
+        return self.ratio
+
+
+def _look(job: Adaptation) -> list[Model]:
+    """What names and headers tell of a job that cannot be done is said before the scene is measured. Returns the models
+    to mix. Raises UsageError, ModelError, SceneError."""
     names = [] if job.network is not None or job.model == "auto" else _names(job)
+    if len(names) > 1 and job.resolution == "full":
+        raise UsageError(f"at full resolution one model learns, not {job.model}; name one, or none for the best")
     named = [zoo.find(name, besides=METHODS) for name in names if name not in METHODS]
     with Scene.open(job.pan, *job.ms, names=job.band_names) as scene:
         bands, _ = chosen_bands(scene.band_names, job.bands, job.ms[0])
@@ -147,6 +160,7 @@ def _look(job: Adaptation) -> None:
             raise ModelError(
                 f"{model.name} is for ratio {model.spec.ratio}, not {ratio}; --network NAME begins with nothing"
             )
+    return _to_mix(job, _Told(bands, ratio))
 
 
 def _names(job: Adaptation) -> list[str]:
@@ -182,7 +196,7 @@ class _Fitted:
     shares: dict[str, float] = field(default_factory=dict)
 
 
-def _to_mix(job: Adaptation, scene: ReducedScene | FullScene) -> list[Model]:
+def _to_mix(job: Adaptation, scene: _Told) -> list[Model]:
     """The models of which the scene takes shares, the best first; none if one is to learn. Raises ModelError."""
     if job.network is not None or job.resolution == "full":
         return []
