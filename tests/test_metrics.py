@@ -81,6 +81,10 @@ def test_integers_do_not_wrap_round():
     [
         ({"valid": np.ones((2, 8, 8), bool)}, "is valid has the shape"),
         ({"gt": np.ones((8, 8))}, "an image has the axes bands, row, col"),
+        ({"gt": np.ones((0, 8, 8)), "hrms": np.ones((0, 8, 8))}, "an image has bands and pixels"),
+        ({"gt": np.ones((2, 0, 8)), "hrms": np.ones((2, 0, 8))}, "an image has bands and pixels"),
+        ({"hrms": np.ones((2, 8, 8), complex)}, "an image holds real numbers; this one holds complex128"),
+        ({"hrms": np.full((2, 8, 8), "1")}, "an image holds real numbers; this one holds <U1"),
         ({"ratio": -4}, "ratio takes a whole number from 1 on"),
         ({"ratio": 0}, "ratio takes a whole number from 1 on"),
     ],

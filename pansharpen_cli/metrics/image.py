@@ -45,7 +45,8 @@ class ArrayImage:
     """An image in memory: `array` (bands, row, col); `valid` (row, col), by default everywhere that it is not masked.
     Numbers for `valid`, as a file's mask has them, say so where they are not 0.
 
-    A NaN where it is valid makes the scores undefined: a product must not hide one. Raises UsageError for other shapes.
+    A NaN where it is valid makes the scores undefined: a product must not hide one. Raises UsageError for other shapes,
+    nothing at all, and what is no real number.
     """
 
     array: npt.NDArray[Any]
@@ -54,6 +55,10 @@ class ArrayImage:
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
             raise UsageError(f"an image has the axes bands, row, col; this one has the shape {self.array.shape}")
+        if not self.array.size:
+            raise UsageError(f"an image has bands and pixels; this one has the shape {self.array.shape}")
+        if self.array.dtype.kind not in "buif":
+            raise UsageError(f"an image holds real numbers; this one holds {self.array.dtype}")
         if self.valid is not None:
             if self.valid.shape != self.array.shape[1:]:
                 raise UsageError(f"where an image of {self.shape} pixels is valid has the shape {self.valid.shape}")
