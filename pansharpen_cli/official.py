@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,9 @@ def _state(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the pickle's version: it is read, or refused below
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a reader trips over in a file that anybody may have made
         raise ModelError(f"{path} is not a checkpoint of plain tensors, and nothing else is loaded") from error
     for key in WITHIN:

@@ -172,6 +172,15 @@ def test_a_checkpoint_of_something_else_is_refused(content, tmp_path):
     refusal(tmp_path / "w.pth", "adknet", tmp_path)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_pickle_of_another_version_is_answered_in_our_words_alone(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps({"epoch": print}, protocol=4))
+    with pytest.raises(ModelError, match="is not a checkpoint of plain tensors") as refusal:
+        convert(path, "adknet", tmp_path / "model", scale=2047)
+    assert not isinstance(refusal.value.__cause__, Warning)
+
+
 def test_a_missing_file_is_named(tmp_path):
     assert "does not exist" in refusal(tmp_path / "nowhere.pth", "adknet", tmp_path)
     assert "is no file" in refusal(tmp_path, "adknet", tmp_path)
