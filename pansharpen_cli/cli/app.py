@@ -8,7 +8,9 @@ import gc
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Annotated, NoReturn
 
 import typer
@@ -26,7 +28,7 @@ from pansharpen_cli.cli.qnr import qnr
 from pansharpen_cli.cli.report import report
 from pansharpen_cli.cli.run import run
 from pansharpen_cli.cli.train import train
-from pansharpen_cli.errors import PansharpenError
+from pansharpen_cli.errors import PansharpenError, UsageError
 from pansharpen_cli.system.signals import INTERRUPTED, TERMINATED, Terminated, behind, listen
 
 EXIT_CODES = {
@@ -81,6 +83,7 @@ def main() -> NoReturn:
     listen()
     _collect_seldom()
     try:
+        _check_words(sys.argv)
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
@@ -92,6 +95,15 @@ def main() -> NoReturn:
         _leave_at_once(code)
     console.close_streams()
     sys.exit(code or 0)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raises UsageError for an empty one: as a path it would be the working folder, and an option would count as left
+    out."""
+    for before, word in pairwise(words):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            which = word or f"the argument after {os.path.basename(before)}"
+            raise UsageError(f"{which} is empty, as a variable that is not set leaves it; set it, or leave it out")
 
 
 def _exit_code(error: Exception) -> int:
