@@ -178,6 +178,8 @@ WRONG = {
     "folder as output": ([*PAIR, "-o", "folder", "--overwrite"], 1, "folder"),
     "output is the PAN": ([*PAIR, "-o", "pan.tif", "--overwrite"], 1, "pan.tif"),
     "output is the MS": ([*PAIR, "-o", "./ms.tif", "--overwrite"], 1, "ms.tif"),
+    "only a folder's name as output": ([*PAIR, "-o", "products/"], 2, "products/ is the name of a folder"),
+    "this folder as output": ([*PAIR, "-o", "."], 2, ". is the name of a folder"),
     "empty output": ([*PAIR, "-o", ""], 2, "the argument after -o is empty"),
     "empty PAN": (["", "ms.tif"], 2, "the argument after run is empty"),
     "empty --bounds": ([*PAIR, "--bounds", ""], 2, "the argument after --bounds is empty"),

@@ -102,9 +102,11 @@ def output_url(path: Path) -> str | None:
 
 def output(text: str, *, folder: bool = False) -> Path:
     """What a user names as output, a file or a `folder`. Raises UsageError for what is no name of an object in a store
-    where it looks like one."""
+    where it looks like one, and for a file's that only a folder can have."""
     found = re.match(rf"({'|'.join(STORES)})://?(.*)", text, re.IGNORECASE)
     if not found:
+        if not folder and os.path.basename(text) in ("", os.curdir):
+            raise UsageError(f"{text} is the name of a folder; give that of a file")
         return Path(text)
     bucket, _, key = found[2].partition("/")
     if "@" in bucket:
