@@ -14,7 +14,7 @@ from itertools import pairwise
 from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.request import urlopen
+from urllib.request import url2pathname, urlopen
 
 import pyproj
 from pyproj.exceptions import ProjError
@@ -48,6 +48,9 @@ EXTENSIONS = [
 ]
 SHA256 = "1220"
 """What a multihash of 32 bytes of SHA-256 begins with."""
+
+LOCAL = "file://"
+"""What many tools begin the paths of assets with. Only an item that is a file can name files."""
 
 LARGEST = 10_000_000
 """Bytes of an item."""
@@ -117,7 +120,10 @@ def _image(key: str, asset: Asset, item: str) -> _Image | None:
 
 def _beside(item: str, href: str) -> str:
     """What `href` is as seen from the folder of a local item: a path, in which # and ? are letters like others (pystac
-    would take them for parts of a URL), or a URL."""
+    would take them for parts of a URL), or a URL. Those of file:// on this host are paths in which % is an escape."""
+    host, _, path = href.removeprefix(LOCAL).partition("/")
+    if href.startswith(LOCAL) and host in ("", "localhost"):
+        href = url2pathname(f"/{path}")
     return href if is_remote(href) else anywhere(Path(item).parent / href)
 
 

@@ -18,6 +18,7 @@ from worlds import Sheet, World, save
 
 from pansharpen_cli import sharpen
 from pansharpen_cli.errors import OutputError, SceneError
+from pansharpen_cli.inputs.raster import Raster
 from pansharpen_cli.stac import is_item, read_item, write_item
 
 pystac = pytest.importorskip("pystac")
@@ -95,6 +96,28 @@ def test_files_of_a_local_item_are_files_whatever_their_names(folder, name, tmp_
     found = read_item(written(inside, item(remote)))
     assert (found.pan, found.ms) == ("https://example.com/a.tif?key=1#x", ("/vsis3/b/m.tif",))
     assert is_item("https://example.com/item.json?key=1")
+
+
+def test_a_local_item_may_name_files_by_file_urls(tmp_path):
+    """As many tools write them: what is no letter of a URL is escaped, and the host is this one, or left out."""
+    ms = asset("file://localhost/data/m.tif", "red", "green")
+    for pan in (tmp_path / "a b.tif", tmp_path / "100% #1?.tif"):
+        found = read_item(written(tmp_path, item({"pan": asset(pan.as_uri(), "pan"), "ms": ms})))
+        assert (found.pan, found.ms) == (str(pan), ("/data/m.tif",))
+
+
+@pytest.mark.parametrize("href", ["file://elsewhere/p.tif", "file:///vsizip/a.zip/p.tif", "file:////vsimem/p.tif"])
+def test_file_urls_name_nothing_but_files_here(href, tmp_path):
+    found = read_item(written(tmp_path, item(RGB | {"pan": asset(href, "pan")})))
+    with pytest.raises(SceneError, match=r"nothing that may be opened|does not exist"):
+        Raster(found.pan)
+
+
+def test_an_item_on_a_server_names_no_files_here(tmp_path):
+    pan, _ = WORLD.write(tmp_path)
+    written(tmp_path, item(RGB | {"pan": asset(pan.as_uri(), "pan")}))
+    with misbehaving(tmp_path) as url, pytest.raises(SceneError, match="nothing that may be opened"):
+        Raster(read_item(f"{url}/ok/item.json").pan)
 
 
 @pytest.mark.parametrize("bands", [{"eo:bands": [{"name": "B8"}]}, {"bands": [{"name": "P", "raster:scale": 1}]}])
