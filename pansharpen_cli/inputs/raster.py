@@ -29,7 +29,7 @@ from pansharpen_cli.imaging.rpc import Rpc
 from pansharpen_cli.inputs import mosaic, sidecars
 from pansharpen_cli.inputs.mosaic import Blocks, Mosaic
 from pansharpen_cli.system import locations
-from pansharpen_cli.system.files import redacted
+from pansharpen_cli.system.files import redacted, told_of
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Raster:
 
     def _unusable(self, error: CPLE_BaseError) -> SceneError:
         """Of a file that opens, but of which, or beside which, something is broken."""
-        return SceneError(f"{self.path} cannot be used: {redacted(error.errmsg)}")
+        return SceneError(f"{self.path} cannot be used: {told_of(self.path, error.errmsg)}")
 
     @property
     def remote(self) -> bool:
@@ -324,7 +324,7 @@ class Raster:
     def _unreadable(self, rows: slice, error: RasterioIOError) -> SceneError:
         """Why, as far as that holds no secrets; rasterio itself says "see previous exception"."""
         reason = getattr(error.__cause__, "errmsg", str(error))
-        return SceneError(f"{self.path} cannot be read at rows {rows.start}-{rows.stop}: {redacted(reason)}")
+        return SceneError(f"{self.path} cannot be read at rows {rows.start}-{rows.stop}: {told_of(self.path, reason)}")
 
     def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         """All bands and the mask, if there is one."""
@@ -412,5 +412,5 @@ def _by_some_driver(path: str | Path, name: str) -> rasterio.DatasetReader:
                 reason = error
     more = ", or its server cannot send parts of files" if locations.is_remote(path) else ""
     raise SceneError(
-        f"{redacted(path)} is not a readable GeoTIFF, JPEG 2000 or NITF file{more}: {redacted(str(reason))}"
+        f"{redacted(path)} is not a readable GeoTIFF, JPEG 2000 or NITF file{more}: {told_of(path, str(reason))}"
     ) from (None if locations.is_remote(path) else reason)  # whose message may hold secrets

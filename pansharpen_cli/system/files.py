@@ -49,6 +49,12 @@ def redacted(text: str | Path) -> str:
     return re.sub(r"\?\S*", "?...", re.sub(r"(://)[^/@\s]+@", r"\1...@", str(text)))
 
 
+def told_of(name: str | Path, text: str) -> str:
+    """What a library says of a file: without secrets, but with the file's name, as `redacted` has it, whole."""
+    known = redacted(name)
+    return known.join(map(redacted, text.split(known))) if known else redacted(text)
+
+
 def same_file(one: str | Path, other: str | Path) -> bool:
     """True if both are there and are one file, by whatever names."""
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
