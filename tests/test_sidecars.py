@@ -1,5 +1,6 @@
 """Files beside a raster that GDAL opens with it: they are TIFFs, or the raster is refused."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,23 @@ def test_what_lies_beside_is_a_tiff(tmp_path: Path, name: str):
     (tmp_path / name).write_text(VRT.format(secret))
     with pytest.raises(SceneError, match=f"{name} is no TIFF"):
         Raster(ms)
+
+
+@pytest.mark.parametrize("name", ["ms.tif", "ms.tif.msk"])
+def test_what_may_not_be_read_is_told_as_such(tmp_path: Path, name: str):
+    """To one who is not root, who may read anything."""
+    _, ms = WORLD.write(tmp_path)
+    mask_beside(ms)
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    (tmp_path / name).chmod(0)
+    user = os.geteuid()
+    try:
+        os.seteuid(user or 65534)
+        with pytest.raises(SceneError, match=f"{name} may not be read by you"):
+            Raster(ms)
+    finally:
+        os.seteuid(user)
 
 
 def test_overviews_are_not_elsewhere(tmp_path: Path):

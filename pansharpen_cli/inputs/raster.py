@@ -398,6 +398,7 @@ def _open(path: str | Path, parts: Mosaic | None) -> rasterio.DatasetReader:
         raise AbsentError(str(path))
     if not os.path.isfile(path):  # a FIFO would be waited for, and a device has no end
         raise SceneError(f"{path} is {'a folder' if os.path.isdir(path) else 'a device'}, not a raster file")
+    sidecars.check_access(path)
     return _by_some_driver(path, name)
 
 

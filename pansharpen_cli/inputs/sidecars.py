@@ -25,6 +25,7 @@ _ELSEWHERE = "OVERVIEW_FILE"
 def check(path: str | os.PathLike[str]) -> None:
     """Before it is opened. Raises SceneError."""
     for beside in (*_beside(path, _MASKS), *_beside(path, _OVERVIEWS)):
+        check_access(beside)
         with open(beside, "rb") as file:
             if not file.read(4).startswith(_TIFF):
                 raise SceneError(f"{beside} is no TIFF, as masks and overviews are; move it away from {path}")
@@ -32,6 +33,12 @@ def check(path: str | os.PathLike[str]) -> None:
     for other in _of_its_name(path):
         if not (os.path.isfile(other) or os.path.isdir(other)):
             raise SceneError(f"{other} is no file; move it away from {path}, beside which it would be read")
+
+
+def check_access(path: str | os.PathLike[str]) -> None:
+    """Raises SceneError for a file that this user may not read, which GDAL takes for one of another format."""
+    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise SceneError(f"{path} may not be read by you; have its owner let you, as chmod does")
 
 
 def check_metadata(dataset: rasterio.DatasetReader, path: str | os.PathLike[str]) -> None:
