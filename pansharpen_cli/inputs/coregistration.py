@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +59,8 @@ def given(choice: Any, what: str) -> Choice:
         return parse(choice)
     if isinstance(choice, Displacement):
         return _plain(choice, what)
+    if not isinstance(choice, Iterable):
+        raise UsageError(f'{what} takes "off", "report", "auto" or (DX, DY) in PAN pixels, not {choice!r}')
     numbers = settings.several(choice, what, settings.finite)
     if len(numbers) != 2:
         raise UsageError(f"{what} takes DX and DY, not {choice!r}")
