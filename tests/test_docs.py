@@ -1,5 +1,6 @@
 """What README and docs/ say is so: commands, options, codes and links exist, cheap examples run, the site builds."""
 
+import ast
 import json
 import os
 import re
@@ -326,6 +327,24 @@ def test_the_script_for_qgis_compiles_and_uses_options_that_exist():
     known = {option for param in TREE.commands["run"].params for option in param.opts}
     used = set(re.findall(r"\"(--?[a-z][a-z-]*)\"", source))
     assert {"-o", "--model"} <= used <= known
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        (" --bidx 3,2,1,4  --sensor WV3", ["--bidx", "3,2,1,4", "--sensor", "WV3"]),
+        ('--quicklook "a b.png" -v', ["--quicklook", "a b.png", "-v"]),
+        (r"""--quicklook="C:\my maps\it's.png" """, [r"--quicklook=C:\my maps\it's.png"]),
+        ('--quicklook "a b', ["--quicklook", "a b"]),
+    ],
+)
+def test_further_options_in_qgis_may_hold_blanks(text, expected):
+    tree = ast.parse(QGIS.read_text(encoding="utf-8"))  # it imports QGIS
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "words")
+    space = {"re": re}
+    exec(compile(ast.Module([function], []), str(QGIS), "exec"), space)
+    assert space["words"](text) == expected
 
 
 @pytest.mark.skipif("PANSHARPEN_SLOW" not in os.environ, reason="half a minute; PANSHARPEN_SLOW=1 runs it")

@@ -5,6 +5,7 @@ in a process of its own and imports nothing of it, so QGIS's Python needs neithe
 """
 
 import os
+import re
 import subprocess
 
 from qgis.core import (
@@ -48,7 +49,7 @@ class Pansharpen(QgsProcessingAlgorithm):
         return (
             "Fuses a sharp grey image (PAN) and a coloured one (MS) into a sharp coloured GeoTIFF. "
             "Method: auto, a model or its folder, or a classical method like gsa. Shift between PAN and MS: auto, off, "
-            "report, or DX,DY in PAN pixels. Further options: those of `pansharpen run`, as on the command line. "
+            "report, or DX,DY in PAN pixels. Further options: those of `pansharpen run`; blanks in double quotes. "
             "Program: the path of pansharpen, if it is not found by its name."
         )
 
@@ -88,7 +89,12 @@ class Pansharpen(QgsProcessingAlgorithm):
         command += ["--qgis-style", "--model", model, "--coregister", coregister]
         if band_names:
             command += ["--band-names", band_names]
-        return command + options.split()
+        return command + words(options)
+
+
+def words(text):
+    """The words of a command line: blanks part them, but within double quotes; a backslash is one, as in paths."""
+    return [word.replace('"', "") for word in re.findall(r'(?:[^\s"]|"[^"]*"?)+', text)]
 
 
 def follow(command, feedback):
