@@ -142,7 +142,7 @@ def _exported_now(model: zoo.Model, bands: int) -> OnnxFile:
     keep = f"`pansharpen export {model.name} -o {model.folder / zoo.ONNX}`"
     if export.missing():
         raise ModelError(f"{model.name} has no {zoo.ONNX}; make one where the extra `export` is installed: {keep}")
-    log.info("%s is exported for this run, which takes a minute or two; %s does it once for all", model.name, keep)
+    log.info("%s is exported for this run, which takes some minutes; %s does it once for all", model.name, keep)
     with tempfile.TemporaryDirectory() as folder:
         return export.export_model(model, Path(folder) / zoo.ONNX, bands=bands)
 

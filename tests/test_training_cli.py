@@ -285,13 +285,14 @@ def _break(folder: Path, data: Path, how: str) -> list[object]:
                 file.write(image)
             os.truncate(bad / "ms.tif", (bad / "ms.tif").stat().st_size - 1)
             return [data / "l8_plain_a", bad, *BGRN]
-        case "an .h5 that was cut short" | "an .h5 with NaN":
+        case "an .h5 that was cut short" | "an .h5 with NaN" | "an .h5 in another unit":
             image = np.random.default_rng(0).normal(500, 99, (3, 4, 64, 64)).astype(np.float32)
             for name in ("good.h5", "bad.h5"):
                 with h5py.File(folder / name, "w") as file:
                     file["gt"], file["pan"], file["ms"] = image, image[:, :1], image[:, :, ::2, ::2]
                 if "NaN" in how:
                     image[2, 0, 5, 5] = np.nan
+                image /= 2047 if "unit" in how else 1
             if "short" in how:
                 (folder / "bad.h5").write_bytes((folder / "bad.h5").read_bytes()[:-50_000])
             return [folder / "bad.h5", *BGRN]
@@ -331,6 +332,7 @@ TOLD_AT_A_LOOK = (
             "ms.tif ends before its pixels do, as after a copy that broke off; copy it again",
         ),
         ("an .h5 with NaN", "sample 2 of"),
+        ("an .h5 in another unit", "and the model's go up to 1; give all in one unit"),
         ("scenes of two geometries", "train on scenes or on benchmark files, not on both"),
         ("only small scenes", "no scene has a usable patch of 64 MS pixels a side"),
         ("misregistered scenes", "no scene has a usable patch of 64 MS pixels a side"),

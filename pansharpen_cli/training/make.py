@@ -22,7 +22,7 @@ import torch
 
 from pansharpen_cli import zoo
 from pansharpen_cli.backends.torch_backend import device
-from pansharpen_cli.errors import ModelError, OutputError, UsageError, nearest
+from pansharpen_cli.errors import ModelError, OutputError, SceneError, UsageError, nearest
 from pansharpen_cli.evaluation.sources import Terms, listed
 from pansharpen_cli.imaging.mtf import find_sensor
 from pansharpen_cli.imaging.radiometry import Radiometry
@@ -52,6 +52,8 @@ ANY_BANDS = 4
 """Bands of a sample for a network of any bands, at most."""
 MOST_NAMES = 50
 """Scenes that a model's description lists by name."""
+UNITS = 100
+"""Times by which values may be larger or smaller than the model's scale; reflectances are thousands of times."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def make_model(
         job = _suited(job, scenes[0].geometry)
         bands = len(job.bands) or min(ANY_BANDS, *(len(scene.bands) for scene in scenes))
         radiometry = init.spec.radiometry if init else _radiometry(scenes)
+        _check_units(radiometry, [*scenes, *validation])
         if workers.is_first:
             _report(scenes, validation, recipe.patch)
         patches = Patches(
@@ -278,6 +281,17 @@ def _radiometry(scenes: Sequence[Prepared]) -> Radiometry:
     high = max(float(scene.moments.high.max()) for scene in scenes)
     scale = 1.0 if high <= 1 else 2.0 ** math.ceil(math.log2(high + 1)) - 1
     return Radiometry("fixed", scale=scale, pan_scale=scale)
+
+
+def _check_units(radiometry: Radiometry, scenes: Sequence[Prepared]) -> None:
+    """Raises SceneError if, by a scale that is the same for all, one is in another unit than the others."""
+    for scene in scenes:
+        high = float(scene.moments.high.max())
+        if radiometry.kind == "fixed" and not scene.misfit and not 1 / UNITS < high / radiometry.scale < UNITS:
+            raise SceneError(
+                f"{scene.name} has values up to {high:.3g}, and the model's go up to {radiometry.scale:g}; give all in "
+                "one unit"
+            )
 
 
 def _report(scenes: Sequence[Prepared], validation: Sequence[Prepared], patch: int) -> None:
