@@ -790,6 +790,39 @@ def test_two_batches_write_one_summary(tmp_path):
     assert os.listdir(tmp_path) == ["summary.jsonl"]
 
 
+REPLACES = """
+import os, signal, sys
+from pathlib import Path
+from pansharpen_cli.batch.summary import Summary
+def halt(partial, path):
+    print("ready", flush=True)
+    sys.stdin.read()
+    replace(partial, path)
+replace, os.replace = os.replace, halt
+with Summary(Path(sys.argv[1]), {}, keep=True):
+    pass
+"""
+
+
+@needs_proc
+def test_what_a_batch_left_that_was_killed_while_it_replaced_the_summary_goes(tmp_path):
+    """By the next one, whether it is to resume; that of one which lives stays its own."""
+    path = tmp_path / "summary.jsonl"
+    command = [sys.executable, "-c", REPLACES, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as killed, subprocess.Popen(command, **pipes) as living:
+        assert killed.stdout.readline() == living.stdout.readline() == "ready\n"
+        killed.kill()
+        killed.wait()
+        assert len(list(tmp_path.glob(".*.partial"))) == 2
+        with Summary(path, {}):
+            [theirs] = tmp_path.glob(".*")
+        assert f".{living.pid}." in theirs.name
+        living.stdin.close()
+    assert living.returncode == 0
+    assert os.listdir(tmp_path) == ["summary.jsonl"]
+
+
 def test_what_is_told_of_scenes_of_another_batch_is_kept_to_resume(tmp_path):
     """Behind one's own, as it was, and not counted."""
     path = tmp_path / "summary.jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Self
 
 from pansharpen_cli.batch.scene import Outcome
 from pansharpen_cli.outputs.target import partial_beside
-from pansharpen_cli.system.files import in_words
+from pansharpen_cli.system.files import in_words, partials
+from pansharpen_cli.system.locks import BusyError, alone, remove_dead
 
 FIELDS = {field.name for field in fields(Outcome)}
 
@@ -24,7 +25,7 @@ class Summary:
     anew, one line a scene in their order.
 
     Another batch may write the same file at the same time: what it made is not forgotten. Nor is what the file says of
-    scenes that are none of this batch's.
+    scenes that are none of this batch's. What batches that were killed while they wrote it anew left beside it goes.
     """
 
     def __init__(self, path: Path, expected: Mapping[str, Outcome], keep: bool = False) -> None:
@@ -49,22 +50,19 @@ class Summary:
         with self._in_words(), open(self.path, "a" if self._keep else "w", encoding="utf-8") as file:
             if file.tell():
                 file.write("\n")  # after a line that a killed batch may have left unfinished
+        with suppress(OSError):  # a folder that may not be listed
+            remove_dead(partials(self.path))
         self._before = read_summary([self.path])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        partial = partial_beside(self.path)
-        with self._in_words():
+        with self._in_words(), _partial(self.path) as partial:
             self._add_what_others_told()
-            try:
-                lines = [*map(_line, self.outcomes), *self._of_others()]
-                partial.write_text("".join(lines), encoding="utf-8")
-                os.replace(partial, self.path)
-            finally:
-                with suppress(OSError):
-                    partial.unlink()
+            lines = [*map(_line, self.outcomes), *self._of_others()]
+            partial.write_text("".join(lines), encoding="utf-8")
+            os.replace(partial, self.path)
 
     def _in_words(self) -> AbstractContextManager[None]:
         return in_words(f"{self.path} cannot be written")
@@ -79,6 +77,22 @@ class Summary:
         """The last line of each scene that is none of this batch's."""
         told = {outcome.scene: f"{text}\n" for text, outcome in _read(self.path)}
         return [line for scene, line in told.items() if scene not in self._outcomes]
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, locked so that no other batch takes it for a killed one's."""
+    with ExitStack() as life:
+        while True:
+            partial = partial_beside(path)
+            with suppress(BusyError):  # another batch was quicker to look whether it lives
+                life.enter_context(alone(partial, path))
+                break
+        try:
+            yield partial
+        finally:
+            with suppress(OSError):
+                partial.unlink()
 
 
 def read_summary(paths: Iterable[Path]) -> dict[str, Outcome]:

@@ -126,8 +126,13 @@ def _share_a_folder(one: str, other: str) -> bool:
 
 
 def remove_partials(path: Path, process: int | None = None) -> None:
-    """What a killed process, or any, left of a file that it was writing: see `writer.partial_beside`."""
+    """What a killed process, or any, left of a file that it was writing."""
+    for partial in partials(path, process):
+        partial.unlink(missing_ok=True)
+
+
+def partials(path: Path, process: int | None = None) -> list[Path]:
+    """The temporaries of a file beside it, those of one process or of any: see `target.partial_beside`."""
     whose = r"\d+" if process is None else str(process)
     name = re.compile(rf"\.{re.escape(path.name)}\.{whose}\.[0-9a-f]+\.partial")
-    for partial in filter(lambda other: name.fullmatch(other.name), path.parent.iterdir()):
-        partial.unlink(missing_ok=True)
+    return [other for other in path.parent.iterdir() if name.fullmatch(other.name)]

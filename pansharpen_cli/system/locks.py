@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -55,3 +55,13 @@ def alone(path: Path, product: Path) -> Iterator[None]:
                 life.enter_context(locked(path, product))
                 life.callback(path.unlink, missing_ok=True)  # under the lock: afterwards it may be another run's
         yield
+
+
+def remove_dead(paths: Iterable[Path]) -> None:
+    """Remove what killed processes left of files that runs are `alone` with. What lives, and all on a disk that cannot
+    lock files, stays."""
+    if not fcntl:
+        return
+    for path in paths:
+        with suppress(OSError, BusyError), locked(path, path):
+            path.unlink()
