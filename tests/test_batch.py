@@ -823,6 +823,18 @@ def test_what_a_batch_left_that_was_killed_while_it_replaced_the_summary_goes(tm
     assert os.listdir(tmp_path) == ["summary.jsonl"]
 
 
+def test_what_another_batch_made_after_this_one_gave_it_up_is_done(tmp_path):
+    """One that waited for it in vain and still has other work counts it as the other one told."""
+    path, left = tmp_path / "summary.jsonl", {"a": Outcome("a", "left", "a.tif")}
+    done = Outcome("a", "done", "a.tif", "exp", 2.0, 3.0, job_sha256="a")
+    with Summary(path, left, keep=True) as summary:
+        summary.add(Outcome("a", "failed", "a.tif", message="a.tif is being made by another run; wait for it"))
+        with Summary(path, left, keep=True) as other:
+            other.add(done)
+    assert summary.outcomes == [done]
+    assert read_summary([path]) == {"a": done}
+
+
 def test_what_is_told_of_scenes_of_another_batch_is_kept_to_resume(tmp_path):
     """Behind one's own, as it was, and not counted."""
     path = tmp_path / "summary.jsonl"

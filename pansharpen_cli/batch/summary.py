@@ -71,7 +71,8 @@ class Summary:
         for scene, told in read_summary([self.path]).items():
             own = self._outcomes.get(scene)
             if own and told != self._before.get(scene):
-                self._outcomes[scene] = _together(own, told)
+                gave_up = self._keep and own.status == "failed"  # as another batch was at it, which made it later
+                self._outcomes[scene] = told if gave_up else _together(own, told)
 
     def _of_others(self) -> list[str]:
         """The last line of each scene that is none of this batch's."""
