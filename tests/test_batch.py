@@ -501,6 +501,7 @@ AWS = {"AWS_BATCH_JOB_ARRAY_INDEX": "0", "AWS_BATCH_JOB_ARRAY_SIZE": "5"}
         ("auto", {"JOB_COMPLETION_INDEX": "7"}, "auto/N"),
         ("auto/7", {"JOB_COMPLETION_INDEX": "7"}, "number 7, from 0, in an array of 7"),
         ("auto/4", AWS, "in an array of 5"),
+        ("auto/16", slurm(7, 7, 7, 1), "number 0, from 0, in an array of 1; say it as I/N"),  # sent once more, alone
         ("auto", slurm(13, 10, 16, 4), "even steps"),
         ("auto", {"AWS_BATCH_JOB_ARRAY_INDEX": "0"}, "AWS_BATCH_JOB_ARRAY_SIZE=''"),
     ],
@@ -525,9 +526,11 @@ def test_the_job_arrays_of_the_document_work(tmp_path, monkeypatch):
     (tmp_path / "scenes.csv").write_text("\n".join(["pan,ms,model", *rows]))
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable), prepend=os.pathsep)
     script, submission = snippets("bash")
-    environment = {**os.environ, **slurm(1, 0, 1, 2), "SLURM_CPUS_PER_TASK": "2"}
+    first, last = map(int, re.search(r"--array=(\d+)-(\d+)\n", script).groups())
+    assert f"--shard auto/{last - first + 1} " in script
+    environment = {**os.environ, **slurm(1, first, last, last - first + 1), "SLURM_CPUS_PER_TASK": "2"}
     subprocess.run(["bash", "-e"], input=script, text=True, cwd=tmp_path, env=environment, check=True)
-    assert list(summary(tmp_path / "products", "summary-2-of-2.jsonl")) == ["s001"]
+    assert list(summary(tmp_path / "products", "summary-2-of-16.jsonl")) == ["s001"]
 
     words = shlex.split(submission)
     retries, overrides = (json.loads(words[words.index(o) + 1]) for o in ("--retry-strategy", "--container-overrides"))

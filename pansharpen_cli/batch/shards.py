@@ -59,7 +59,7 @@ def _of_array(count: int, environment: Mapping[str, str]) -> Shard:
         raise UsageError("--shard auto finds no job array of AWS Batch, Slurm or Kubernetes here; say it as I/N")
     if (count and count != told) or not 0 <= index < told:
         asked = f"auto/{count}" if count else "auto"
-        raise UsageError(f"--shard {asked} finds itself number {index}, from 0, in an array of {told}")
+        raise UsageError(f"--shard {asked} finds itself number {index}, from 0, in an array of {told}; say it as I/N")
     return Shard(index + 1, told)
 
 
