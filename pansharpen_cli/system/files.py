@@ -134,5 +134,6 @@ def remove_partials(path: Path, process: int | None = None) -> None:
 def partials(path: Path, process: int | None = None) -> list[Path]:
     """The temporaries of a file beside it, those of one process or of any: see `target.partial_beside`."""
     whose = r"\d+" if process is None else str(process)
-    name = re.compile(rf"\.{re.escape(path.name)}\.{whose}\.[0-9a-f]+\.partial")
-    return [other for other in path.parent.iterdir() if name.fullmatch(other.name)]
+    begin, rest = f".{path.name}.", re.compile(rf"{whose}\.[0-9a-f]+\.partial")
+    near = [name for name in os.listdir(path.parent) if name.startswith(begin)]  # of as many as there are scenes
+    return [path.with_name(name) for name in near if rest.fullmatch(name, len(begin))]
