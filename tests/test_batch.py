@@ -793,10 +793,37 @@ def test_two_batches_write_one_summary(tmp_path):
     assert os.listdir(tmp_path) == ["summary.jsonl"]
 
 
-REPLACES = """
-import os, signal, sys
+TELLS = """
+import sys
 from pathlib import Path
+from pansharpen_cli.batch.summary import Outcome, Summary
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(40):
+    name = f"{sys.argv[2]}{number}"
+    with Summary(Path(sys.argv[1]), {name: Outcome(name, "left", name)}, keep=True) as summary:
+        summary.add(Outcome(name, "failed", name))
+"""
+
+
+def test_batches_that_end_together_forget_no_line_of_each_other(tmp_path):
+    path, pipes = tmp_path / "summary.jsonl", {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    several = [subprocess.Popen([sys.executable, "-c", TELLS, str(path), name], **pipes) for name in "abc"]
+    assert [one.stdout.readline() for one in several] == ["ready\n"] * 3
+    for one in several:
+        one.stdin.close()
+    assert [one.wait(60) for one in several] == [0] * 3
+    assert set(summary(tmp_path)) == {f"{name}{number}" for name in "abc" for number in range(40)}
+    assert os.listdir(tmp_path) == ["summary.jsonl"]
+
+
+REPLACES = """
+import os, sys
+from contextlib import nullcontext
+from pathlib import Path
+from pansharpen_cli.batch import summary
 from pansharpen_cli.batch.summary import Summary
+summary.turn = nullcontext  # nobody has to wait for it
 def halt(partial, path):
     print("ready", flush=True)
     sys.stdin.read()

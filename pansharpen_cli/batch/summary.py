@@ -15,7 +15,7 @@ from typing import Self
 from pansharpen_cli.batch.scene import Outcome
 from pansharpen_cli.outputs.target import partial_beside
 from pansharpen_cli.system.files import in_words, partials
-from pansharpen_cli.system.locks import BusyError, alone, remove_dead
+from pansharpen_cli.system.locks import BusyError, alone, remove_dead, turn
 
 FIELDS = {field.name for field in fields(Outcome)}
 
@@ -42,12 +42,13 @@ class Summary:
 
     def add(self, outcome: Outcome) -> None:
         self._outcomes[outcome.scene] = outcome
-        with self._in_words(), open(self.path, "a", encoding="utf-8") as file:  # anew: it may have been replaced
+        with self._in_words(), turn(self.path), open(self.path, "a", encoding="utf-8") as file:  # it may be a new one
             file.write(_line(outcome))
 
     def __enter__(self) -> Self:
         """Raises OutputError."""
-        with self._in_words(), open(self.path, "a" if self._keep else "w", encoding="utf-8") as file:
+        how = "a" if self._keep else "w"
+        with self._in_words(), turn(self.path), open(self.path, how, encoding="utf-8") as file:
             if file.tell():
                 file.write("\n")  # after a line that a killed batch may have left unfinished
         with suppress(OSError):  # a folder that may not be listed
@@ -58,7 +59,7 @@ class Summary:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._in_words(), _partial(self.path) as partial:
+        with self._in_words(), turn(self.path), _partial(self.path) as partial:
             self._add_what_others_told()
             lines = [*map(_line, self.outcomes), *self._of_others()]
             partial.write_text("".join(lines), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -54,6 +55,25 @@ def alone(path: Path, product: Path) -> Iterator[None]:
             if fcntl:
                 life.enter_context(locked(path, product))
                 life.callback(path.unlink, missing_ok=True)  # under the lock: afterwards it may be another run's
+        yield
+
+
+@contextmanager
+def turn(path: Path, patience: float = 10) -> Iterator[None]:
+    """While no other run has its turn with the file `path`, which may replace it. Who has none after `patience`
+    seconds, or is on a disk that cannot lock files, goes on without."""
+    with ExitStack() as life:
+        until = time.monotonic() + patience
+        while fcntl:
+            try:
+                life.enter_context(locked(path, path))
+            except BusyError:
+                if time.monotonic() < until:
+                    time.sleep(0.005)
+                    continue
+            except OSError:
+                pass
+            break
         yield
 
 
