@@ -58,6 +58,13 @@ def test_ms_positions_are_whole_only_where_the_samples_are_read_as_they_are():
     np.testing.assert_allclose(between.ms_positions(2, 5), [5.031, 6.0315, 7.032], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("ratio", "as_is"), [(2, True), (5, True), (6, False), (15, False), (32, False)])
+def test_large_ms_pixels_are_read_as_they_are_only_if_no_pan_pixel_sees_that(ratio: int, as_is: bool):
+    axis = NestedAxis(ratio, 0, 20 * ratio, 0, 20 * ratio, scale=1.0, offset=3.019)
+    assert axis.as_is == as_is
+    assert replace(axis, offset=3 + min(0.019, 0.09 / ratio)).as_is
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_pan_pixel_whose_centre_is_on_the_very_border_of_the_ms_is_on_it(sign: int):
     pan, ms = Axis(100, 1000.0, 2.0 * sign), Axis(5, 1000.0 + 2.0 * sign * 10.5, 8.0 * sign)

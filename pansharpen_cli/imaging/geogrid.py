@@ -24,7 +24,9 @@ ON_GRID = 1e-2
 SAME_SIZE = 0.1
 """Pixels by which their sizes may differ over the whole of a grid."""
 NESTED_WITHIN = 0.02
-"""MS pixels by which an MS grid may miss the nested one and still be read as it is."""
+"""MS pixels by which an MS grid may miss the nested one and still be read as it is ..."""
+UNNOTICED = 0.1
+"""... and PAN pixels, which are fewer where the ratio is large."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class NestedAxis:
         start = round(self.offset)
         end = start + last * np.sign(self.scale)  # not just any sample: the drift may be a whole MS pixel
         misses = self.offset - start, self.offset + last * self.scale - end
-        return bool(np.abs(misses).max() <= NESTED_WITHIN)
+        return bool(np.abs(misses).max() <= min(NESTED_WITHIN, UNNOTICED / self.ratio))
 
     def stretch(self, start: int, stop: int) -> NestedAxis:
         """The canvas pixels start ... stop - 1 alone, which are whole MS pixels."""
