@@ -455,6 +455,22 @@ def test_an_ms_in_degrees_goes_on_beyond_180(tmp_path):
         assert (product.read() == 9).all()
 
 
+@pytest.mark.parametrize("west", [179.98, 179.98 - 360, 180.01, 180.01 - 360])
+def test_a_pan_in_degrees_goes_on_beyond_180(west, tmp_path):
+    """The MS lies across; seen from the PAN its footprint would begin in the far east and end in the far west."""
+    pan = Sheet((west, -17.0), (0.0002, -0.0002), (150, 150), "EPSG:4326")
+    ms = Sheet((177_820, 8_122_000), (80.0, -80.0), (110, 120), "EPSG:32701")
+    save(tmp_path / "pan.tif", np.full((1, 150, 150), 7), pan, dtype="uint16")
+    there = ground(*ms.centres(), BANDS, 4000)
+    save(tmp_path / "ms.tif", there, ms)
+    job = Job(tmp_path / "pan.tif", [tmp_path / "ms.tif"], tmp_path / "out.tif", model="exp", coregister="off")
+    with rasterio.open(sharpen(job).path) as product:
+        assert product.shape == (150, 150)
+        assert product.transform == pan.transform
+        x, y = pyproj.Transformer.from_crs(pan.crs, ms.crs, always_xy=True).transform(*pan.centres())
+        assert np.abs(product.read() - ground(x, y, BANDS, 4000))[:, 8:-8, 8:-8].max() < 2
+
+
 @pytest.mark.parametrize("silent", ["pan", "ms"])
 def test_one_crs_is_both_s(silent, tmp_path, caplog):
     """As with a world file and a .prj, which GDAL does not read beside a TIFF."""

@@ -51,30 +51,40 @@ class Warp(Protocol):
 class BetweenCrs:
     """A warp by what PROJ knows of two CRS, as WKT. Each call makes its own transformer: threads may not share one.
 
-    `longitude`: what the MS counts its own around, if it has them: PROJ stops at 180 degrees, a scene goes on.
+    `longitude`: what the MS counts its own around, if it has them: PROJ stops at 180 degrees, a scene goes on;
+    `pan_longitude`: the same of the PAN.
     """
 
     pan: str
     ms: str
     longitude: float | None = None
+    pan_longitude: float | None = None
 
     def to_ms(self, x: Float64, y: Float64) -> Places:
-        there: Places = pyproj.Transformer.from_crs(self.pan, self.ms, always_xy=True).transform(x, y)
-        if self.longitude is None:
-            return there
-        return there[0] + 360 * np.round((self.longitude - there[0]) / 360), there[1]
+        x, y = pyproj.Transformer.from_crs(self.pan, self.ms, always_xy=True).transform(x, y)
+        return _counted_around(self.longitude, x), y
 
     def to_pan(self, x: Float64, y: Float64) -> Places:
-        there: Places = pyproj.Transformer.from_crs(self.ms, self.pan, always_xy=True).transform(x, y)
-        return there
+        x, y = pyproj.Transformer.from_crs(self.ms, self.pan, always_xy=True).transform(x, y)
+        return _counted_around(self.pan_longitude, x), y
 
     def footprint(self, ms: GeoGrid) -> tuple[float, float, float, float]:
         to_pan = pyproj.Transformer.from_crs(self.ms, self.pan, always_xy=True)
         left, bottom, right, top = to_pan.transform_bounds(*ms.bounds)
+        if self.pan_longitude is not None:
+            right += 360 * (left > right)  # across 180 degrees
+            middle = (left + right) / 2
+            turn = float(_counted_around(self.pan_longitude, np.array(middle))) - middle
+            left, right = left + turn, right + turn
         return left, bottom, right, top
 
     def middle(self, ms: GeoGrid) -> tuple[float, float]:
         return ms.width / 2, ms.height / 2
+
+
+def _counted_around(longitude: float | None, x: Float64) -> Float64:
+    """The longitudes `x` as they are counted around `longitude`; None: they are none."""
+    return x if longitude is None else x + 360 * np.round((longitude - x) / 360)
 
 
 @dataclass(frozen=True)
@@ -136,11 +146,14 @@ def _between_crs(pan: GeoGrid, ms: GeoGrid) -> Warp | None:
     """None if places have the same coordinates in both, to NOTICEABLE PAN pixels."""
     if pan.crs is None or ms.crs is None or pan.crs == ms.crs:
         return None
-    of_ms = pyproj.CRS.from_wkt(ms.crs)
-    if pyproj.CRS.from_wkt(pan.crs) == of_ms:
+    of_pan, of_ms = pyproj.CRS.from_wkt(pan.crs), pyproj.CRS.from_wkt(ms.crs)
+    if of_pan == of_ms:
         return None
-    middle = ms.cols.coordinate(ms.width / 2)
-    warp = BetweenCrs(pan.crs, ms.crs, middle if of_ms.is_geographic else None)
+    around = (
+        grid.cols.coordinate(grid.width / 2) if crs.is_geographic else None
+        for grid, crs in ((ms, of_ms), (pan, of_pan))
+    )
+    warp = BetweenCrs(pan.crs, ms.crs, *around)
     corners = np.transpose(ms.corners)
     moved = np.abs(np.subtract(warp.to_pan(*corners), corners))
     same = (moved < NOTICEABLE * min(pan.gsd)).all()  # nor if PROJ knows no answer
