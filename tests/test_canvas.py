@@ -476,6 +476,15 @@ def test_data_between_the_windows_that_moments_are_taken_from():
     np.testing.assert_allclose(moments.high, np.percentile(samples, 99.9, axis=1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(1, 128), (96, 1), (1, 1)])
+def test_a_thin_pan_between_the_first_pixels_of_the_ms_has_moments(size: tuple[int, int], tmp_path: Path):
+    world = World(pan_size=size, ms_size=(26, 34), offset=(-3, -2))
+    with Scene.open(*world.write(tmp_path)) as scene:
+        moments = SceneCanvas.of(scene).moments
+    assert moments.mean[-1] == pytest.approx(world.pan_image().mean(), rel=1e-6)
+    assert moments.mean[:-1] == pytest.approx(world.at(*world.pan_sheet.centres()).mean(axis=(1, 2)), rel=0.02)
+
+
 def test_no_common_data_is_refused(tmp_path: Path):
     world = World(nodata=0)
     pan, ms = world.write(tmp_path, ms=np.zeros((3, 24, 32)))

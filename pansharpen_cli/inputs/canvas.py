@@ -120,13 +120,14 @@ class Canvas(ABC):
 
     def _data(self, axes: Iterable[Sequence[Span]], most: int | None = None) -> npt.NDArray[np.float64]:
         """MS and PAN (bands + 1, n) at the MS pixels where both hold data, of all windows that `axes` span, or of the
-        first `most` that hold any."""
+        first `most` that hold any, be it only beside the first PAN pixels of the MS pixels."""
         rows, cols = axes
         samples: list[Float32] = []
         for row, col in product(rows, cols):
             raw = self.raw(row.read, col.read)
-            pan = raw.pan[:, :: self.ratio, :: self.ratio]
-            there = np.concatenate([raw.ms, pan])[:, raw.ms_valid & raw.valid[:: self.ratio, :: self.ratio]]
+            there = raw.both(self.ratio, [(0, 0)])
+            if most and not there.size:  # as of a PAN of one row
+                there = raw.both(self.ratio, list(product(range(self.ratio), range(self.ratio))))
             samples += [there] if there.size else []
             if len(samples) == most:
                 break
@@ -151,6 +152,14 @@ class Raw:
     @property
     def complete(self) -> bool:
         return bool(self.pan_valid.all() and self.ms_valid.all())
+
+    def both(self, ratio: int, places: Sequence[tuple[int, int]]) -> Float32:
+        """MS and PAN (bands + 1, n) where both hold data, at these `places` (row, col) in every MS pixel."""
+        found = []
+        for row, col in places:
+            at = (slice(row, None, ratio), slice(col, None, ratio))
+            found.append(np.concatenate([self.ms, self.pan[:, *at]])[:, self.ms_valid & self.valid[at]])
+        return np.concatenate(found, axis=1)
 
 
 @dataclass(frozen=True, eq=False)
