@@ -126,7 +126,7 @@ class Canvas(ABC):
         for row, col in product(rows, cols):
             raw = self.raw(row.read, col.read)
             there = raw.both(self.ratio, [(0, 0)])
-            if most and not there.size:  # as of a PAN of one row
+            if most and not there.size and raw.valid.any():  # as of a PAN of one row
                 there = raw.both(self.ratio, list(product(range(self.ratio), range(self.ratio))))
             samples += [there] if there.size else []
             if len(samples) == most:
