@@ -53,13 +53,34 @@ def test_a_field_is_found_whatever_some_windows_say(rows, cols, true, degree):
     assert np.abs(np.stack(found(x, y), axis=-1) - true(x, y)).max() < 0.15
 
 
+def test_windows_far_from_a_field_have_no_say():
+    x, y = over(5, 5)
+    random = np.random.default_rng(6)
+    shifts, strength = plane(x, y) + random.normal(0, 0.1, (25, 2)), random.uniform(0.3, 1, 25)
+    far = [6, 8, 12, 16, 18]
+    others = np.setdiff1d(np.arange(25), far)
+    without = fitted_field(x[others], y[others], shifts[others], strength[others])
+    shifts[far] += (3, -3)
+    assert np.allclose(fitted_field(x, y, shifts, strength)(x, y), without(x, y), atol=1e-3)
+
+
+def test_a_field_goes_by_distances_not_by_their_squares():
+    """Some windows, within what may be scatter, all say the same wrong thing."""
+    x, y = over(5, 5)
+    shifts = plane(x, y)
+    shifts[[1, 7, 9, 13, 15, 22]] += (0.5, 0.5)
+    found = fitted_field(x, y, shifts, np.ones(25))
+    assert np.abs(np.stack(found(x, y), axis=-1) - plane(x, y)).max() < 0.03
+
+
 @pytest.mark.parametrize(("rows", "cols"), [(3, 4), (5, 3), (5, 5)])
 @pytest.mark.parametrize("scatter", [0.02, 0.1, 0.3])
 def test_scatter_is_no_field(rows, cols, scatter):
     x, y = over(rows, cols)
     random = np.random.default_rng(4)
     fields = [
-        fitted_field(x, y, random.normal(1, scatter, (len(x), 2)), random.uniform(0.3, 1, len(x))) for _ in range(60)
+        fitted_field(x, y, random.normal(n % 2, scatter, (len(x), 2)), random.uniform(0.3, 1, len(x)))
+        for n in range(60)
     ]
     assert sum(field is not None for field in fields) <= 3
 
@@ -68,6 +89,11 @@ def test_scatter_is_no_field(rows, cols, scatter):
 def test_few_windows_tell_no_field(rows, cols):
     x, y = over(rows, cols)
     assert fitted_field(x, y, 2 * np.stack([x, y], axis=-1) / 5000, np.ones(len(x))) is None
+
+
+def test_windows_along_a_line_tell_no_field():
+    x = 1000.0 * np.arange(20)
+    assert fitted_field(x, x, np.stack([x, -x], axis=-1) / 5000, np.ones(20)) is None
 
 
 def test_what_windows_tell_together():
@@ -95,6 +121,9 @@ def test_a_field_ends_not_far_beyond_what_told_it():
     assert FIELD.at(np.array([1e6]), np.array([50.0])) == edge
     (left, right), (top, bottom) = FIELD.ranges((0, 1e6), (0, 1e6))
     assert max(map(abs, (left, right, top, bottom))) < 4
+    across, down = FIELD.ranges((0, 120), (0, 100))
+    assert across == pytest.approx((0.1, 2.3))
+    assert down == pytest.approx((-2.2, 0.8))
     assert Displacement(1, -2).ranges((0, 9), (0, 9)) == ((1, 1), (-2, -2))
 
 
@@ -160,6 +189,7 @@ def test_displacements_of_numpy_become_python_s():
     tags = as_tags(given(Displacement(np.float32(1.5), np.int64(2)), "coregister"))
     assert tags == {"SHIFT_APPLIED": "1.5000,2.0000"}
     assert type(given(Displacement(np.float32(1.5), 2), "coregister").dx) is float
+    assert given((np.float32(1.5), np.int64(-2)), "coregister") == (1.5, -2)
 
 
 def in_folder(world, folder):
