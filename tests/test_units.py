@@ -20,7 +20,9 @@ from pansharpen_cli.metrics.units import InDn
         (99.9, None, 100),
         (999.5, None, 10),
         (1000.5, None, 1),
+        (20000.5, None, 1),
         (0.5, 2047, 2047),  # parts of the largest DN
+        (1.5, 2047, 2047),
         (0.5, 1.0, 1e4),
         (70.5, 2047, 100),
     ],
