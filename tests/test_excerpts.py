@@ -80,6 +80,18 @@ def test_excerpts_are_where_data_is(corner):
     assert set(pixels.pan[0][pixels.valid]) <= set(canvas.pan[0][square].ravel())
 
 
+def test_excerpts_with_gaps_move_no_farther_than_they_must():
+    """A stripe without data runs down the middle part."""
+    canvas = numbered(900, 900, 2)
+    canvas.valid[300:600, 440:450] = False
+    pixels, near = held(canvas, 9 * 50**2, 2), 2 * MARGIN
+    central = (slice(50 + near, 100 - near),) * 2
+    assert pixels.valid[central].all()
+    y, x = np.divmod(pixels.pan[0][central].astype(int), 900)
+    assert y.mean() == pytest.approx(450, abs=2)
+    assert x.mean() == pytest.approx(450, abs=50)
+
+
 def test_looking_for_data_costs_as_much_in_any_scene():
     """Only where the middle has gaps, and then so many windows of one MS pixel."""
     canvas = numbered(1800, 1800, 2)
