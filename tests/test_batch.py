@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 
@@ -489,6 +489,8 @@ AWS = {"AWS_BATCH_JOB_ARRAY_INDEX": "0", "AWS_BATCH_JOB_ARRAY_SIZE": "5"}
     ("text", "environment", "shard"),
     [
         ("2/5", {}, (2, 5)),
+        ("5/5", {}, (5, 5)),
+        ("1/1", {}, (1, 1)),
         ("auto", AWS, (1, 5)),
         ("auto/5", AWS, (1, 5)),
         ("auto", slurm(13, 10, 16, 3), (2, 3)),
@@ -503,6 +505,7 @@ AWS = {"AWS_BATCH_JOB_ARRAY_INDEX": "0", "AWS_BATCH_JOB_ARRAY_SIZE": "5"}
         ("auto/4", AWS, "in an array of 5"),
         ("auto/16", slurm(7, 7, 7, 1), "number 0, from 0, in an array of 1; say it as I/N"),  # sent once more, alone
         ("auto", slurm(13, 10, 16, 4), "even steps"),
+        ("auto", slurm(10, 10, 17, 3), "even steps"),
         ("auto", {"AWS_BATCH_JOB_ARRAY_INDEX": "0"}, "AWS_BATCH_JOB_ARRAY_SIZE=''"),
     ],
 )  # fmt: skip
@@ -512,6 +515,7 @@ def test_a_member_of_a_job_array_finds_its_part(text, environment, shard):
             parse(text, environment)
     else:
         assert parse(text, environment) == Shard(*shard)
+        assert parse(text, environment).of(range(20)) == range(20)[shard[0] - 1 :: shard[1]]
 
 
 def snippets(language):
@@ -882,6 +886,26 @@ def test_what_is_told_of_scenes_of_another_batch_is_kept_to_resume(tmp_path):
         assert [json.loads(line)["scene"] for line in lines] == told
         assert set(lines[1:]) <= set(before)
         assert [outcome.scene for outcome in found.outcomes] == [names]
+
+
+def test_scenes_that_another_batch_made_meanwhile_stay_its_own(tmp_path):
+    path = tmp_path / "summary.jsonl"
+    done = {name: Outcome(name, "done", f"{name}.tif") for name in ("a", "b")}
+    with Summary(path, {"a": Outcome("a", "left", "")}, keep=True) as found:
+        with Summary(path, {"b": Outcome("b", "left", "")}, keep=True) as other:
+            other.add(done["b"])
+        found.add(done["a"])
+    assert found.outcomes == [done["a"]]
+    assert read_summary([path]) == done
+
+
+@pytest.mark.parametrize(("job", "told", "seconds"), [("1", None, 2.0), ("2", None, None), ("1", 9.0, 9.0)])
+def test_a_kept_product_took_what_its_own_job_took(job, told, seconds, tmp_path):
+    made = Outcome("a", "done", "a.tif", "exp", 2.0, job_sha256="1")
+    kept = Outcome("a", "kept", "a.tif", "exp", told, job_sha256=job)
+    path = tmp_path / "summary.jsonl"
+    path.write_text("".join(json.dumps(asdict(outcome)) + "\n" for outcome in (made, kept)))
+    assert read_summary([path]) == {"a": replace(kept, seconds=seconds)}
 
 
 # what comes of it
