@@ -76,6 +76,6 @@ def _of_slurm(environment: Mapping[str, str]) -> tuple[int, int]:
 
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "")
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UsageError(f"--shard auto finds {name}={text!r} in the environment, which is no number; say it as I/N")
     return int(text)

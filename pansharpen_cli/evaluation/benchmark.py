@@ -132,7 +132,7 @@ def _files(folder: Path) -> list[Path]:
     """The benchmark files in a folder, 2 before 10."""
     files = [path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
     # every second part is a number
-    return sorted(files, key=lambda path: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)])
+    return sorted(files, key=lambda path: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", path.name)])
 
 
 @dataclass(frozen=True, eq=False)
