@@ -15,8 +15,9 @@ from pansharpen_cli.imaging.mtf import SENSORS, kernel
 from pansharpen_cli.imaging.tiling import Tile
 from pansharpen_cli.metrics import FULL, OPTIONAL, ArrayImage, derived, formulas
 from pansharpen_cli.metrics.blur import Blur
-from pansharpen_cli.metrics.full_resolution import BestPhase, Blocks, Product, View
+from pansharpen_cli.metrics.full_families import BestPhase, Blocks
 from pansharpen_cli.metrics.image import pixels
+from pansharpen_cli.metrics.product import Product, View
 from pansharpen_cli.metrics.reduced_resolution import Hypercomplex
 from pansharpen_cli.metrics.streaming import Sums, Window, gather, tiles
 
