@@ -44,15 +44,15 @@ class NothingSharedError(SceneError):
 
 
 class AbsentError(SceneError):
-    """There is no file of this name on this host. Who gave the work to it may see one, and then raises `elsewhere`."""
+    """No file of this name is seen on this host. Who gave the work to it may see one, and then raises `elsewhere`."""
 
-    def __init__(self, path: str, host: str = "") -> None:
-        super().__init__(f"{path} does not exist")
-        self.path, self.host = path, host or platform.node()
+    def __init__(self, path: str, host: str = "", why: str = "does not exist") -> None:
+        super().__init__(f"{path} {why}")
+        self.path, self.host, self.why = path, host or platform.node(), why
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, str]]:
         """For another process."""
-        return type(self), (self.path, self.host)
+        return type(self), (self.path, self.host, self.why)
 
     @property
     def elsewhere(self) -> SceneError:

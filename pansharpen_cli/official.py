@@ -22,6 +22,7 @@ from pansharpen_cli.networks.dmanet import DMANet
 from pansharpen_cli.networks.fusionnet import FusionNet
 from pansharpen_cli.networks.network import Network
 from pansharpen_cli.networks.premix import PreMixB, PreMixH
+from pansharpen_cli.system.files import why_unseen
 from pansharpen_cli.zoo import Model, check_place, claimed, save
 
 
@@ -104,7 +105,7 @@ def convert(
 def _state(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a checkpoint, loaded as data: nothing in the file is executed."""
     if not os.path.isfile(path):
-        raise ModelError(f"{path} {'is no file' if os.path.exists(path) else 'does not exist'}")
+        raise ModelError(f"{path} {'is no file' if os.path.exists(path) else why_unseen(path)}")
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)

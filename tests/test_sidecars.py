@@ -1,6 +1,7 @@
 """Files beside a raster that GDAL opens with it: they are TIFFs, or the raster is refused."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,24 @@ def test_what_may_not_be_read_is_told_as_such(tmp_path: Path, name: str):
             Raster(ms)
     finally:
         os.seteuid(user)
+
+
+def test_what_lies_in_a_folder_that_may_not_be_looked_into_is_told_as_such(tmp_path: Path):
+    """To one who is not root: none can say that it does not exist."""
+    (folder := tmp_path / "locked").mkdir()
+    _, ms = WORLD.write(folder)
+    for above in (tmp_path, *list(tmp_path.parents)[:2]):
+        above.chmod(0o755)
+    folder.chmod(0)
+    user = os.geteuid()
+    try:
+        os.seteuid(user or 65534)
+        with pytest.raises(SceneError, match=r"ms\.tif is in a folder that you may not look into$") as caught:
+            Raster(ms)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
 
 
 def test_overviews_are_not_elsewhere(tmp_path: Path):

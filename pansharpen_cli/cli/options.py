@@ -11,6 +11,7 @@ import typer
 
 from pansharpen_cli.errors import DeviceError, ModelError, SceneError, UsageError
 from pansharpen_cli.system import memory, settings
+from pansharpen_cli.system.files import why_unseen
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
@@ -89,7 +90,7 @@ def network(text: str, done: str) -> str:
 def existing(path: Path, what: str) -> Path:
     """A file or folder to read. Raises SceneError if it is not there."""
     if not os.path.exists(path):
-        raise SceneError(f"{path} does not exist; give {what}")
+        raise SceneError(f"{path} {why_unseen(path)}; give {what}")
     return path
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pansharpen_cli.errors import SceneError
+from pansharpen_cli.system.files import why_unseen
 
 if TYPE_CHECKING:
     import h5py
@@ -108,8 +109,8 @@ def open_samples(path: Path) -> Samples:
 
     Raises SceneError for what is missing or broken.
     """
-    if not path.exists():
-        raise SceneError(f"{path} does not exist")
+    if not os.path.exists(path):
+        raise SceneError(f"{path} {why_unseen(path)}")
     if not path.is_dir():
         return Samples(_places(path))
     if folders := _two_folders(path):

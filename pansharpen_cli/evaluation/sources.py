@@ -17,6 +17,7 @@ from pansharpen_cli.evaluation.benchmark import Samples, is_benchmark, open_samp
 from pansharpen_cli.imaging.mtf import MEASURED, SENSORS, Sensor, find_sensor
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
 from pansharpen_cli.inputs.coregistration import Choice, find_or_measure
+from pansharpen_cli.system.files import why_unseen
 from pansharpen_cli.system.locations import is_remote
 
 COLUMNS = ("pan", "ms", "reference", "sensor", "name")
@@ -148,7 +149,8 @@ def gather(inputs: Sequence[str], manifest: Path | None, reference: str | None, 
     if not inputs:
         raise UsageError("give a PAN and its MS, a benchmark file, a folder with either, or --manifest")
     if missing := next((text for text in inputs if not (is_remote(text) or os.path.exists(text))), None):
-        raise SceneError(f"{missing} does not exist; give a PAN and its MS, a benchmark file or a folder with either")
+        why = why_unseen(missing)
+        raise SceneError(f"{missing} {why}; give a PAN and its MS, a benchmark file or a folder with either")
     paths = [Path(text) for text in inputs]
     if all(path.is_dir() or is_benchmark(path) for path in paths):
         return [source for path, name in _named(paths) for source in _within(path, reference, terms, name)]
@@ -170,7 +172,7 @@ def _named(paths: Sequence[Path]) -> list[tuple[Path, str]]:
 
 def _scenes_of(path: Path, terms: Terms, name: str) -> Sequence[Source]:
     if not os.path.exists(path):
-        raise SceneError(f"{path} does not exist; give folders of scenes, benchmark files or manifests")
+        raise SceneError(f"{path} {why_unseen(path)}; give folders of scenes, benchmark files or manifests")
     if path.suffix.lower() == ".csv":
         return read_manifest(path, terms)
     if path.is_dir() or is_benchmark(path):

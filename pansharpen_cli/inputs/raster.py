@@ -29,7 +29,7 @@ from pansharpen_cli.imaging.rpc import Rpc
 from pansharpen_cli.inputs import mosaic, sidecars
 from pansharpen_cli.inputs.mosaic import Blocks, Mosaic
 from pansharpen_cli.system import locations
-from pansharpen_cli.system.files import redacted, told_of
+from pansharpen_cli.system.files import redacted, told_of, why_unseen
 
 log = logging.getLogger(__name__)
 
@@ -395,7 +395,7 @@ def _open(path: str | Path, parts: Mosaic | None) -> rasterio.DatasetReader:
         with rasterio.Env(**locations.OPENING):
             return _by_some_driver(path, name)
     if not os.path.exists(path):  # which any name can be asked for
-        raise AbsentError(str(path))
+        raise AbsentError(str(path), why=why_unseen(path))
     if not os.path.isfile(path):  # a FIFO would be waited for, and a device has no end
         raise SceneError(f"{path} is {'a folder' if os.path.isdir(path) else 'a device'}, not a raster file")
     sidecars.check_access(path)

@@ -55,6 +55,17 @@ def told_of(name: str | Path, text: str) -> str:
     return known.join(map(redacted, text.split(known))) if known else redacted(text)
 
 
+def why_unseen(path: str | Path) -> str:
+    """What keeps a path from being seen, as the end of a sentence that begins with it."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return "is in a folder that you may not look into"
+    except (OSError, ValueError):
+        pass
+    return "does not exist"
+
+
 def same_file(one: str | Path, other: str | Path) -> bool:
     """True if both are there and are one file, by whatever names."""
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
