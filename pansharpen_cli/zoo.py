@@ -113,6 +113,13 @@ def models() -> list[Model]:
 
 
 def _readable(place: Path) -> Iterator[Model]:
+    try:
+        os.listdir(place)
+    except PermissionError:  # which glob passes over, or not
+        log.warning("%s may not be looked into by you; its models are left out", place)
+        return
+    except OSError:  # there is no such folder
+        return
     for spec in sorted(place.glob(f"*/{SPEC}")):
         try:
             yield read(spec.parent)
@@ -163,7 +170,7 @@ def find(name: str, besides: Iterable[str] = ()) -> Model:
 
 def is_taken(folder: Path) -> bool:
     """Whether a model is there already, be it only its ONNX file."""
-    return any((folder / name).exists() for name in (SPEC, ONNX))
+    return any(os.path.exists(folder / name) for name in (SPEC, ONNX))  # also where one may not look
 
 
 def check_place(folder: Path, overwrite: bool) -> None:

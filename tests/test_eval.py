@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -23,6 +24,7 @@ from pansharpen_cli import zoo
 from pansharpen_cli.classical import METHODS
 from pansharpen_cli.classical.camera import Camera
 from pansharpen_cli.cli import app
+from pansharpen_cli.errors import SceneError
 from pansharpen_cli.evaluation import assessment, reduced, sources
 from pansharpen_cli.evaluation.figure import Gallery
 from pansharpen_cli.evaluation.quality import judge
@@ -633,3 +635,21 @@ def test_a_wrong_call_is_one_sentence(case: str, desk: Path, run_eval):
     if code != 2 or last.startswith("pansharpen: "):
         assert [line for line in err.splitlines() if line.startswith("pansharpen: ")] == [last]
     assert {path: path.read_bytes() for path in desk.iterdir() if path.is_file()} == before
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told_as_such(tmp_path: Path):
+    """To one who is not root: be it the one that is named, or one in it, which may hold scenes or not."""
+    (tmp_path / "scenes/locked").mkdir(parents=True)
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    (tmp_path / "scenes/locked").chmod(0)
+    user = os.geteuid()
+    try:
+        os.seteuid(user or 65534)
+        with pytest.raises(SceneError, match="locked may not be read by you"):
+            sources.listed([tmp_path / "scenes/locked"], sources.Terms())
+        with pytest.raises(SceneError, match="scenes holds neither"):
+            sources.listed([tmp_path / "scenes"], sources.Terms())
+    finally:
+        os.seteuid(user)
+        (tmp_path / "scenes/locked").chmod(0o755)

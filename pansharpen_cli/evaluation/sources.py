@@ -17,6 +17,7 @@ from pansharpen_cli.evaluation.benchmark import Samples, is_benchmark, open_samp
 from pansharpen_cli.imaging.mtf import MEASURED, SENSORS, Sensor, find_sensor
 from pansharpen_cli.imaging.wald import FullScene, ReducedScene
 from pansharpen_cli.inputs.coregistration import Choice, find_or_measure
+from pansharpen_cli.inputs.sidecars import check_access
 from pansharpen_cli.system.files import why_unseen
 from pansharpen_cli.system.locations import is_remote
 
@@ -186,7 +187,8 @@ def _scenes_of(path: Path, terms: Terms, name: str) -> Sequence[Source]:
 def _within(path: Path, reference: str | None, terms: Terms, name: str) -> list[Source]:
     """The scenes of a folder or a benchmark file."""
     pan, ms = path / "pan.tif", path / "ms.tif"
-    if pan.exists():
+    check_access(path)
+    if os.path.exists(pan):
         truth = str(path / reference) if reference else None
         return [Files(name, str(pan), [str(ms)] if ms.exists() or not truth else [], truth, terms)]
     if not is_benchmark(path):
@@ -200,7 +202,7 @@ def _within(path: Path, reference: str | None, terms: Terms, name: str) -> list[
 
 
 def _holds_scenes(folder: Path) -> bool:
-    return (folder / "pan.tif").exists() or is_benchmark(folder)
+    return os.path.exists(folder / "pan.tif") or is_benchmark(folder)
 
 
 def read_manifest(path: Path, terms: Terms) -> list[Files]:
