@@ -271,6 +271,14 @@ def test_ms_files_on_different_grids(tmp_path: Path, kind: str):
     refuse(pan, ms, other, culprit=other, because="not on the pixel grid")
 
 
+def test_a_pan_is_no_ms_of_its_own(tmp_path: Path):
+    """By whatever name: what is wrong is not the MS after it."""
+    pan, ms = WORLD.write(tmp_path)
+    (again := tmp_path / "again.tif").symlink_to(pan)
+    for files in ([pan], [pan, ms], [ms, pan], [again, ms]):
+        refuse(pan, *files, culprit=pan, because=r"pan\.tif is given as PAN and as MS; give it once")
+
+
 @pytest.mark.parametrize("plain", ["pan", "ms"])
 def test_one_georeferenced_the_other_not(tmp_path: Path, plain: str):
     pan, ms = WORLD.write(tmp_path)

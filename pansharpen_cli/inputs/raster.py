@@ -143,8 +143,13 @@ class Raster:
         return SceneError(f"{self.path} cannot be used: {told_of(self.path, error.errmsg)}")
 
     @property
+    def source(self) -> str | Path:
+        """Its name, as it is opened by: secrets in a URL are in it."""
+        return self._opened_as[0]
+
+    @property
     def remote(self) -> bool:
-        return locations.is_remote(self._opened_as[0])
+        return locations.is_remote(self.source)
 
     @property
     def told(self) -> list[object]:

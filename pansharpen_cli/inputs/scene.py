@@ -20,6 +20,7 @@ from pansharpen_cli.imaging.geogrid import GeoGrid
 from pansharpen_cli.imaging.radiometry import holds
 from pansharpen_cli.inputs.placing import Placing, in_one_crs, place
 from pansharpen_cli.inputs.raster import Nodata, Raster
+from pansharpen_cli.system.files import same_file
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ class Scene:
         pan, first = self.pan, self.ms[0]
         if len(pan.indexes) != 1:
             raise SceneError(f"{pan.path} has {len(pan.indexes)} bands; a PAN has one (is it the MS?)")
+        if any(same_file(raster.source, pan.source) for raster in self.ms):
+            raise SceneError(f"{pan.path} is given as PAN and as MS; give it once, then the MS")
         for raster in self.ms[1:]:
             if not raster.grid.matches(first.grid):
                 raise SceneError(f"{raster.path} is not on the pixel grid of {first.path}; resample it first")
