@@ -45,6 +45,13 @@ def test_missing_file(tmp_path: Path):
     refuse(tmp_path / "no.tif", ms, culprit=tmp_path / "no.tif", because="does not exist")
 
 
+def test_an_empty_name_is_told_as_such(tmp_path: Path):
+    """As what is not set can be: nothing is no name for what does not exist."""
+    pan, ms = WORLD.write(tmp_path)
+    refuse("", ms, culprit="an input has an empty name", because="give that of a file")
+    refuse(pan, "", culprit="an input has an empty name", because="give that of a file")
+
+
 def test_folder(tmp_path: Path):
     pan, _ = WORLD.write(tmp_path)
     refuse(pan, tmp_path, culprit=tmp_path, because="folder")

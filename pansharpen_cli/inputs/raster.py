@@ -399,6 +399,8 @@ def _open(path: str | Path, parts: Mosaic | None) -> rasterio.DatasetReader:
         locations.set_requests()
         with rasterio.Env(**locations.OPENING):
             return _by_some_driver(path, name)
+    if not str(path):  # as what is not set can be
+        raise SceneError("an input has an empty name; give that of a file")
     if not os.path.exists(path):  # which any name can be asked for
         raise AbsentError(str(path), why=why_unseen(path))
     if not os.path.isfile(path):  # a FIFO would be waited for, and a device has no end
