@@ -52,7 +52,7 @@ USUAL_BANDS: dict[int, Sequence[str]] = {
 """Band orders of the data sets that the papers used, by band count."""
 
 WITHIN = ("state_dict", "model_state_dict", "model", "net", "params")
-"""What trainers call the weights in a checkpoint that holds more."""
+"""What trainers call the weights in a checkpoint that holds more; one may lie in another, in any order."""
 
 
 def convert(
@@ -115,9 +115,9 @@ def _state(path: Path) -> Mapping[str, Tensor]:
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a reader trips over in a file that anybody may have made
         raise ModelError(f"{path} is not a checkpoint of plain tensors, and nothing else is loaded") from error
-    for key in WITHIN:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+    for _ in WITHIN:  # so deep and no deeper: a dictionary may hold itself
+        if isinstance(content, dict):
+            content = next((content[key] for key in WITHIN if isinstance(content.get(key), dict)), content)
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not named or not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path} holds no named tensors")

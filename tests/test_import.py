@@ -3,6 +3,7 @@
 import pickle
 import random
 import sys
+from itertools import permutations
 
 import pytest
 import torch
@@ -160,6 +161,20 @@ def test_weights_that_do_not_quite_fit_are_refused(change, states, tmp_path):
     else:
         state["conv2.bias"] = torch.zeros(9)
     refusal(write(state, tmp_path / "w.pth"), "adknet", tmp_path)
+
+
+@pytest.mark.parametrize("within", list(permutations(("state_dict", "model", "net"), 2)), ids="-".join)
+def test_weights_are_found_in_whatever_order_checkpoints_hold_each_other(within, states, tmp_path):
+    outer, inner = within
+    torch.save({"epoch": 7, outer: {inner: states["fusionnet"], "best": 1.5}}, tmp_path / "w.pth")
+    assert imported(tmp_path / "w.pth", "fusionnet", tmp_path / "model").spec.network == "fusionnet"
+
+
+def test_a_checkpoint_that_holds_itself_is_refused(tmp_path):
+    content = {"epoch": 7}
+    content["model"] = content
+    torch.save(content, tmp_path / "w.pth")
+    refusal(tmp_path / "w.pth", "adknet", tmp_path)
 
 
 @pytest.mark.parametrize(
