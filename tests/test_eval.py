@@ -590,7 +590,7 @@ WRONG = {
     "manifest without a PAN": (["--manifest", "pan.csv"], 3, "scene 1"),
     "manifest of other columns": (["--manifest", "odd.csv"], 3, "PAN;MS"),
     "manifest of no scenes": (["--manifest", "none.csv"], 3, "none.csv"),
-    "manifest with an unknown sensor": (["--manifest", "sensor.csv"], 3, "Hubble"),
+    "manifest with an unknown sensor": (["--manifest", "sensor.csv"], 3, "scene 1, sensor takes"),
     "manifest of missing files": (["--manifest", "gone.csv"], 3, "nowhere.tif"),
     "no manifest": (["--manifest", "nowhere.csv"], 3, "nowhere.csv does not exist"),
     "unknown model": ([*PAIR, "-m", "nobody's"], 4, "nobody's"),

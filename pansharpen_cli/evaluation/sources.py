@@ -236,7 +236,7 @@ def _listed(row: dict[str, str], folder: Path, where: str, terms: Terms) -> File
         try:
             find_sensor(row["sensor"], also=[MEASURED])
         except UsageError as error:
-            raise SceneError(f"{where}: {error}") from error
+            raise SceneError(f"{where} {error}") from error
     return Files(
         row["name"] or row["pan"],
         placed(row["pan"]),
