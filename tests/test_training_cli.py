@@ -423,6 +423,15 @@ def test_options_that_make_no_sense(data: Path, tmp_path: Path, pansharpen, argu
     assert not (tmp_path / "m").exists()
 
 
+def test_a_copy_of_a_scene_that_is_learnt_from_is_told(data: Path, tmp_path: Path, pansharpen):
+    copy = tmp_path / "copy"
+    shutil.copytree(data / "l8_plain_a", copy)
+    terms = [*BGRN, "--ratio", 2, *TINY, "--network", "premix-b", "--no-baselines", "--steps", 1, "--batch", 2]
+    code, _, err = pansharpen("train", data / "l8_plain_a", "--validate", copy, *terms, "-o", tmp_path / "m")
+    assert code == 0, err
+    assert "copy is validated on, but has the pixels of l8_plain_a, which is trained on" in err
+
+
 def test_a_scene_is_not_both_learnt_and_judged_by_and_a_model_not_overwritten(data: Path, tmp_path: Path, pansharpen):
     same = pansharpen(
         "train", data / "tiny_l7", "--validate", data / "tiny_l7", *BGRN, "--ratio", 2, "-o", tmp_path / "m"
