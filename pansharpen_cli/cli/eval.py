@@ -52,7 +52,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="MTF by which scenes are degraded and methods work: measured, a name (QB, IKONOS, GeoEye1, WV2, WV3, "
-            "WV4, generic) or a gain; default: generic, with --full measured, as run does.",
+            "WV4, generic) or a gain; default: generic, with --full measured, as run does. Benchmark samples are too "
+            "small to be measured: generic.",
             show_default=False,
         ),
     ] = None,
