@@ -4,9 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,9 +27,41 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(scope="module")
-def kernels():
+def kernels() -> Iterator[ModuleType]:
     pytest.importorskip("triton")
-    return import_module("pansharpen_cli.networks.kernels")
+    with pytest.MonkeyPatch.context() as patch:
+        if DEVICE == "cpu":
+            demand_what_a_gpu_does(patch)
+        yield import_module("pansharpen_cli.networks.kernels")
+
+
+def demand_what_a_gpu_does(patch: pytest.MonkeyPatch) -> None:
+    """The interpreter may reach no memory beyond the arrays that a kernel is given."""
+    interpreter = import_module("triton.runtime.interpreter")
+    builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
+    launch, load, store = executor.__call__, builder.create_masked_load, builder.create_masked_store
+    given: list[tuple[int, int]] = []
+
+    def launched(self: Any, *arguments: Any, **options: Any) -> None:
+        storages = [array.untyped_storage() for array in arguments if isinstance(array, Tensor)]
+        given[:] = [(storage.data_ptr(), storage.data_ptr() + storage.nbytes()) for storage in storages]
+        launch(self, *arguments, **options)
+
+    def demand_given(places: Any, mask: Any) -> None:
+        reached = np.broadcast_to(places.data, mask.data.shape)[mask.data.astype(bool)].astype(np.int64)
+        assert np.any([(reached >= first) & (reached < last) for first, last in given], axis=0).all()
+
+    def loaded(self: Any, places: Any, mask: Any, *others: Any) -> Any:
+        demand_given(places, mask)
+        return load(self, places, mask, *others)
+
+    def stored(self: Any, places: Any, values: Any, mask: Any, *others: Any) -> Any:
+        demand_given(places, mask)
+        return store(self, places, values, mask, *others)
+
+    patch.setattr(executor, "__call__", launched)
+    patch.setattr(builder, "create_masked_load", loaded)
+    patch.setattr(builder, "create_masked_store", stored)
 
 
 def noise(*shape: int) -> Tensor:
@@ -122,6 +158,14 @@ def test_adaptive_convolution_inside_an_image(kernels):
     """Where nothing is masked; the kernels are a part of the channels of an image."""
     features, spatial, spectral = noise(2, 12, 4, 100), noise(2, 30, 4, 100), noise(1, 9, 12)
     spatial = spatial.contiguous(memory_format=torch.channels_last)[:, 5:14]
+    with torch.inference_mode():
+        expected = loops.convolve_normalised(*(values.cpu() for values in (features, spatial, spectral)))
+        assert (kernels.convolve_normalised(features, spatial, spectral).cpu() - expected).abs().max() < 1e-5
+
+
+def test_adaptive_convolution_next_to_the_last_pixel(kernels):
+    """Where nothing is masked, nothing is read beyond the image, though it has fewer channels than a program takes."""
+    features, spatial, spectral = noise(1, 20, 4, 43), noise(1, 9, 4, 43), noise(1, 9, 20)
     with torch.inference_mode():
         expected = loops.convolve_normalised(*(values.cpu() for values in (features, spatial, spectral)))
         assert (kernels.convolve_normalised(features, spatial, spectral).cpu() - expected).abs().max() < 1e-5

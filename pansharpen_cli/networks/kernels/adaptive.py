@@ -64,7 +64,8 @@ def _convolve_normalised(
     sources = features + start * channels + place
     factors = spectral + number * TAPS * wide + channel
     known = (row < rows)[:, None] & (channel < channels)[None, :]
-    if (top > 0) & (top < rows - 1) & (left > 0) & (left < cols - at_once):
+    # a pixel further than the taps reach, whose channels are read where there are fewer than `wide`
+    if (top > 0) & (top < rows - 1) & (left > 0) & (left < cols - at_once - 1):
         total = _taps(sources, kernels, factors, row, col, rows, cols, known, channels, wide, False)
     else:
         total = _taps(sources, kernels, factors, row, col, rows, cols, known, channels, wide, True)
