@@ -36,7 +36,8 @@ def kernels() -> Iterator[ModuleType]:
 
 
 def demand_what_a_gpu_does(patch: pytest.MonkeyPatch) -> None:
-    """The interpreter may reach no memory beyond the arrays that a kernel is given."""
+    """The interpreter may reach no memory but the arrays that a kernel is given; of a number and NaN the number is the
+    larger and the smaller one."""
     interpreter = import_module("triton.runtime.interpreter")
     builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
     launch, load, store = executor.__call__, builder.create_masked_load, builder.create_masked_store
@@ -59,6 +60,8 @@ def demand_what_a_gpu_does(patch: pytest.MonkeyPatch) -> None:
         demand_given(places, mask)
         return store(self, places, values, mask, *others)
 
+    patch.setattr(builder, "create_maxnumf", lambda self, *both: self.binary_op(*both, np.fmax))
+    patch.setattr(builder, "create_minnumf", lambda self, *both: self.binary_op(*both, np.fmin))
     patch.setattr(executor, "__call__", launched)
     patch.setattr(builder, "create_masked_load", loaded)
     patch.setattr(builder, "create_masked_store", stored)
@@ -214,6 +217,36 @@ def test_overwrite(kernels, variant, channels, transition):
     assert not focus.all()
     assert (found - expected).abs().max() < 3e-6
     assert torch.equal(found[(focus == 0).expand_as(found)], out[(focus == 0).expand_as(out)])
+
+
+@pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")
+@pytest.mark.parametrize("gain", [1, 100])
+def test_focused_pixels_of_large_values(kernels, gain):
+    """There is room for 4000, however many windows are counted; beyond it comes NaN, which a run tells."""
+    torch.manual_seed(0)
+    layer, image, focus = DMAConv(20, 20, "layer").to(DEVICE), torch.zeros(1, 20, 4, 5), torch.ones(1, 1, 4, 5)
+    image[:, :, 1, 2] = torch.linspace(-600, 600, 20)
+    image, focus, out = image.to(DEVICE), focus.to(DEVICE), torch.zeros_like(image).to(DEVICE)
+    with torch.inference_mode():
+        layer.focused_gates[0].weight.mul_(gain)
+        expected, found = out.double(), out.contiguous(memory_format=torch.channels_last)
+        layer.double()._overwrite(expected, F.pad(image, (1, 1, 1, 1)).double(), focus.double(), focus)
+        layer.float()
+        kernels.overwrite(
+            found, image, focus, layer._gates(), *layer.focused_kernel(), counts_windows=True, gates_bias=True
+        )
+    if gain == 1:
+        assert (found - expected).abs().max() < 1e-3
+    else:
+        assert found[:, :, 1, 2].isnan().all()
+
+
+def test_no_number_stays_none(kernels):
+    """As on a CPU; what the GPU's own maximum makes of it would be a number."""
+    image, none = noise(1, 6, 4, 5), torch.full((1, 6, 4, 5), torch.nan, device=DEVICE)
+    weighed, activity = kernels.weigh(image, none)
+    exchanged = kernels.exchange((image.clone(), image + 1), none, torch.tensor([0.4], device=DEVICE), 20.0)
+    assert all(values.isnan().all() for values in (weighed, activity, *exchanged))
 
 
 def test_images_with_kernels_of_their_own(kernels, monkeypatch):

@@ -70,7 +70,7 @@ def _half_tanh(values):
     series = 0.02074749395 + square * -0.0058453896
     series = 0.13331663695 + square * (-0.05376675837 + square * series)
     near = size * (0.99999999743 + square * (-0.33333282105 + square * series))
-    far = 1 - 2 / (tl.exp(2 * tl.minimum(size, 20.0)) + 1)
+    far = 1 - 2 / (tl.exp(2 * tl.minimum(size, 20.0, tl.PropagateNan.ALL)) + 1)
     half = 0.5 * tl.where(size < 0.6, near, far)
     return tl.where(values < 0, -half, half)
 
@@ -106,12 +106,12 @@ def _overwrite(
         for first in range(0, inputs, deep):
             source = first + one
             centre = tl.load(sources + source[None, :], mask=here[:, None] & (source < inputs)[None, :], other=0.0)
-            if counts_windows:
-                centre *= windows[:, None]
             known = (source < inputs)[:, None] & (node < hidden)[None, :]
             nodes = _times(centre, weight1 + node[None, :] * inputs + source[:, None], known, nodes)
-        nodes = tl.maximum(nodes + tl.load(bias1 + node, mask=node < hidden, other=0.0)[None, :], 0.0)
-        nodes = tl.maximum(_linear(nodes, weight2, bias2, hidden, hidden, node, node), 0.0)
+        if counts_windows:  # here, as half precision has less room for nine times the pixel
+            nodes *= windows[:, None]
+        nodes = _rectified(nodes + tl.load(bias1 + node, mask=node < hidden, other=0.0)[None, :])
+        nodes = _rectified(_linear(nodes, weight2, bias2, hidden, hidden, node, node))
         gates = tl.sigmoid(_linear(nodes, weight_taps, bias_taps, hidden, TAPS, node, tl.arange(0, 16)))
 
         total = tl.zeros((at_once, wide), tl.float32)
@@ -138,6 +138,12 @@ def _overwrite(
         before = tl.load(into, mask=known, other=0.0)
         share = tl.load(focus + pixel, mask=here, other=0.0)
         tl.store(into, before + share[:, None] * (values - before), mask=known)
+
+
+@triton.jit
+def _rectified(values):
+    """ReLU. What became NaN, as there is no room for it, stays NaN: the GPU's own maximum would make it 0."""
+    return tl.maximum(values, 0.0, tl.PropagateNan.ALL)
 
 
 @triton.jit

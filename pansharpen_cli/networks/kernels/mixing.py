@@ -28,7 +28,9 @@ def _exchange(
 ):
     place = tl.program_id(0).to(tl.int64) * at_once + tl.arange(0, at_once)
     here = place < size
-    decay = tl.exp(-2 * tl.minimum(tl.maximum(tl.load(relation + place, mask=here), 0.0), 6.0))
+    # NaN stays NaN: it comes of values for which a convolution has no room
+    positive = tl.maximum(tl.load(relation + place, mask=here), 0.0, tl.PropagateNan.ALL)
+    decay = tl.exp(-2 * tl.minimum(positive, 6.0, tl.PropagateNan.ALL))
     mask = tl.sigmoid(steepness * ((1 - decay) / (1 + decay) - tl.load(threshold)))
     first, second = tl.load(ms + place, mask=here), tl.load(pan + place, mask=here)
     exchanged = mask * (second - first)
