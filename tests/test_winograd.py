@@ -2,8 +2,11 @@
 torch's in single precision, and the same to the last bit wherever an image is cut."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pansharpen_cli.networks import build, doubling, loops, predictive, premix, winograd
+from pansharpen_cli.networks import build, doubling, loops, predictive, premix, vectors, winograd
 from pansharpen_cli.networks.layers import Doubling, SteadyConv2d, grid_of
 
 
@@ -169,6 +172,26 @@ def test_the_same_to_the_last_bit_wherever_it_is_cut(name):
     assert same(64)
     assert same(128)
     assert network.alignment > 1 or not same(66)
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_all_threads_end_before_an_error_comes_out(interrupted, threads):
+    """They know addresses, of what is freed then: a failure of one, or Ctrl-C, does not leave the others behind."""
+    threads(3)
+    ended = []
+
+    def work(first: int, last: int) -> None:
+        if first == 2 and interrupted:
+            time.sleep(0.1)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        elif first == 2:
+            raise MemoryError
+        time.sleep(0.3 if first else 0)
+        ended.append(first)
+
+    with pytest.raises(KeyboardInterrupt if interrupted else MemoryError):
+        vectors.side_by_side(work, 6, 1)
+    assert sorted(ended) == ([0, 2, 4] if interrupted else [0, 4])
 
 
 def test_narrower_vectors():

@@ -8,6 +8,8 @@ precision; on a processor with narrower ones LLVM makes several of each.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
 from functools import cache
 from inspect import signature
 from itertools import chain
@@ -81,11 +83,18 @@ def side_by_side(work: Callable[[int, int], None], rows: int, grain: int) -> Non
     """`work(first, last)` for stretches of rows, multiples of `grain`, one for each of torch's threads."""
     threads = torch.get_num_threads()
     part = -(-rows // (threads * grain)) * grain
-    others = [_helpers().submit(work, first, min(first + part, rows)) for first in range(part, rows, part)]
-    try:
+    with ExitStack() as others:  # they know addresses: nothing may be freed before all of them end
+        for first in range(part, rows, part):
+            others.callback(_end, _helpers().submit(work, first, min(first + part, rows)))
         work(0, min(part, rows))
-    finally:  # they know addresses: nothing may be freed before they end
-        for other in others:
+
+
+def _end(other: Future[None]) -> None:
+    """Waits for a helper, and raises what it raised."""
+    try:
+        _helpers().result(other)
+    finally:
+        if not other.done():  # Ctrl-C
             _helpers().result(other)
 
 
