@@ -32,9 +32,8 @@ SHAPES = {
 """By the channels of the result."""
 IN_ROWS = {16: Shape(64, 32, 4, 2), 32: Shape(64, 32, 4, 2), 64: Shape(64, 32, 4, 2)}
 """The same for `_convolve_rows`."""
-LARGEST = 3
-"""Rows and columns of the largest kernel that `_convolve_rows` takes, and the fewest inputs."""
-FEW = 5
+LARGEST_KERNEL, LEAST_INPUTS = 3, 5
+"""Rows and columns, and channels, that `_convolve_rows` takes."""
 
 
 def convolve(
@@ -54,7 +53,7 @@ def convolve(
     if ratio > 1:  # what goes to the same pixel next to each other
         weight = weight.view(-1, ratio**2, inputs, size, size).transpose(0, 1).flatten(0, 1)
         bias = None if bias is None else bias.view(-1, ratio**2).T.flatten()
-    in_rows = stride == 1 and inputs >= FEW and padding < size <= LARGEST and out_cols <= cols
+    in_rows = stride == 1 and inputs >= LEAST_INPUTS and padding < size <= LARGEST_KERNEL and out_cols <= cols
     shapes = IN_ROWS if in_rows else SHAPES
     wide = max(FEWEST, min(max(shapes), power(channels)))
     shape = shapes[wide]
