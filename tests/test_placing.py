@@ -471,6 +471,25 @@ def test_a_pan_in_degrees_goes_on_beyond_180(west, tmp_path):
         assert np.abs(product.read() - ground(x, y, BANDS, 4000))[:, 8:-8, 8:-8].max() < 2
 
 
+@pytest.mark.parametrize(("ms_crs", "turned"), [("EPSG:4326", 0), ("EPSG:4258", 0), ("EPSG:4326", 7)])
+@pytest.mark.parametrize(("pan_west", "ms_west"), [(-3.5, 356.5), (356.5, -3.5), (179.99, -180.01)])
+def test_degrees_are_the_same_a_turn_on(pan_west, ms_west, ms_crs, turned, tmp_path):
+    """In one CRS, or in two whose degrees are the same; also where both grids are turned against the map."""
+    world, paths = World(pan_size=(160, 160), ms_size=(40, 40)), {}
+    about = Affine.rotation(turned)
+    for name, image, west, size, crs in (
+        ("pan", world.pan_image(), pan_west, 2e-5, "EPSG:4326"), ("ms", world.ms_image(), ms_west, 8e-5, ms_crs)
+    ):  # fmt: skip
+        paths[name] = tmp_path / f"{name}.tif"
+        transform = Affine.translation(west, 40) @ about @ Affine.scale(size, -size)
+        save(paths[name], image, transform=transform, crs=crs)
+    job = Job(paths["pan"], [paths["ms"]], tmp_path / "out.tif", model="exp", coregister="off")
+    with rasterio.open(sharpen(job).path) as product, rasterio.open(paths["pan"]) as pan:
+        assert (product.transform, product.crs, product.shape) == (pan.transform, pan.crs, pan.shape)
+        assert product.tags(ns="PANSHARPEN")["MS_INTERPOLATED"] == "no"
+        assert np.abs(product.read() - world.at(*world.pan_sheet.centres()))[:, 8:-8, 8:-8].max() < 2
+
+
 @pytest.mark.parametrize("silent", ["pan", "ms"])
 def test_one_crs_is_both_s(silent, tmp_path, caplog):
     """As with a world file and a .prj, which GDAL does not read beside a TIFF."""

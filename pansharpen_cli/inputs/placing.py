@@ -111,6 +111,7 @@ def place(pan: GeoGrid, ms: GeoGrid, names: tuple[str, str]) -> Placing:
     """How they lie on each other; both are placed by something. Raises SceneError, with their `names`, if what places
     them does not say."""
     with _in_words(*names):
+        ms = _turned(ms, pan)
         if _upright(pan) and _upright(ms):
             warp = _between_crs(pan, ms)
             return _warped(pan, ms, warp, names) if warp else Placing(pan, ms, ms)
@@ -140,6 +141,15 @@ def _apart(pan: GeoGrid, ms: GeoGrid, pan_name: str, ms_name: str) -> str:
 
 def _upright(grid: GeoGrid) -> bool:
     return grid.upright and not grid.by_rpc
+
+
+def _turned(ms: GeoGrid, pan: GeoGrid) -> GeoGrid:
+    """The MS with its longitudes counted around those of the PAN, if both have any: one may have 0 to 360."""
+    if any(grid.by_rpc or not grid.crs or not pyproj.CRS.from_wkt(grid.crs).is_geographic for grid in (ms, pan)):
+        return ms
+    there, here = ((grid.transform @ (grid.width / 2, grid.height / 2))[0] for grid in (ms, pan))
+    turn = 360 * round((here - there) / 360)
+    return replace(ms, transform=Affine.translation(turn, 0) @ ms.transform) if turn else ms
 
 
 def _between_crs(pan: GeoGrid, ms: GeoGrid) -> Warp | None:
