@@ -117,8 +117,11 @@ def sharpen(
         canvas = put_out(whole, job.part, job.statistics, backend.reach)
         how = {"on_gpu": means.device != "cpu", "by_torch": means.backend == "torch"}
         tile = job.tile or tile_size(method, backend.reach, **how)
-        cache = blocks.of_tiles(canvas, tile, backend.reach.halo, job.max_memory)
-        with blocks.keeping(cache), _writer(job, scene, canvas, _key(job, job_sha256, means, tile), claim) as writer:
+        cache = partial(blocks.of_tiles, canvas, tile, backend.reach.halo)
+        with (
+            blocks.keeping(cache(job.max_memory)),
+            _writer(job, scene, canvas, _key(job, job_sha256, means, tile), claim) as writer,
+        ):
             sharpener = Sharpener.observing(backend, method.radiometry, canvas.observed, method.order, tile)
             _warn_of_range(method, canvas)
             _check_steps(job, scene, canvas)

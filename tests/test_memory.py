@@ -156,6 +156,18 @@ def test_too_little_memory_is_told_with_what_would_do(limit, large):
     assert most <= memory_.parse(enough, "")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_what_would_do_leaves_something_to_spare(large):
+    """Though GDAL then keeps more of the files than it would have by the limit that was too low."""
+    folder, _ = large
+    options = "--model", "gsa", "-q", "--max-memory"
+    _, code, said = run(folder, "little.tif", *options, "20M")
+    assert code == 2
+    enough = memory_.parse(said.split("; ")[1].removesuffix(" should do\n"), "")
+    _, code, said = run(folder, "spared.tif", *options, str(int(0.95 * enough)))
+    assert (code, said) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("4G", 2**32), ("4GiB", 2**32), ("1.5 gb", 3 * 2**29), ("1500M", 1500 * 2**20), ("1000000", 10**6)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from pansharpen_cli.backends.halves import in_halves
 from pansharpen_cli.backends.sharpener import Sharpener
 from pansharpen_cli.errors import UsageError
 from pansharpen_cli.imaging.tiling import Pixels, Tile
+from pansharpen_cli.inputs.blocks import MOST
 from pansharpen_cli.inputs.canvas import Canvas
 from pansharpen_cli.system import memory
 
@@ -52,9 +53,11 @@ class Limited:
         return self._backend(pan, ms) if halved is None else halved
 
 
-def within(limit: int, sharpener: Sharpener, canvas: Canvas, tiles: Sequence[Tile], cache: int) -> Sharpener:
-    """The same sharpener, kept within `limit` bytes for the whole process while it sharpens `tiles`; GDAL may
-    keep `cache` bytes.
+def within(
+    limit: int, sharpener: Sharpener, canvas: Canvas, tiles: Sequence[Tile], cache: Callable[[int], int]
+) -> Sharpener:
+    """The same sharpener, kept within `limit` bytes for the whole process while it sharpens `tiles`; GDAL
+    keeps `cache` of such a limit, in bytes.
 
     One part of a tile is sharpened to see what it takes. Raises UsageError if the limit is too low.
     """
@@ -68,12 +71,15 @@ def within(limit: int, sharpener: Sharpener, canvas: Canvas, tiles: Sequence[Til
     appetite = SPARE * max(taken / probe.pan.size, 4 * (1 + bands))  # a PAN pixel
     whole = max(_read_size(tile) for tile in tiles)
     waiting = 4 * (1 + 2 * bands) * whole
-    room = limit - before - WRITING - cache - WAITING * waiting
+    besides = before + WRITING + WAITING * waiting
+    room = limit - besides - cache(limit)
     at_once = max(1, min(backend.at_once, int(room / (appetite * whole + waiting))))
     largest = (room - at_once * waiting) / (appetite * at_once)
     smallest = (SMALLEST + 2 * backend.reach.halo) ** 2
     if observing > limit or largest < min(whole, smallest):
-        least = SPARE * max(observing, limit - room + waiting + appetite * smallest)
+        one = besides + waiting + appetite * smallest
+        kept = cache(int(SPARE * (one + MOST)))  # GDAL keeps more, the more it may
+        least = SPARE * max(observing, one + kept)
         raise UsageError(f"--max-memory {memory.words(limit)} is too little here; {memory.words(least)} should do")
     log.info(
         "%s: %d tile%s at once, %s", memory.words(limit), at_once, "s" if at_once > 1 else "",
