@@ -69,7 +69,8 @@ class Run:
 def run(command: Sequence[str | Path]) -> Run:
     """What `command` takes."""
     began = time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # oty shows how far it is
+    process = subprocess.Popen([str(part) for part in command], **quiet)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(map(str, command))} failed")

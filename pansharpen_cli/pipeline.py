@@ -104,11 +104,7 @@ def sharpen(
         job_sha256 = partial(beside.result, digest_of_job)
         log.info("%s: %s", method.name, method.reason)
         loaded = loading.submit(method.load, job.device, job.backend)
-        looked_at = _looked_at(job, scene)
-        shift = None if job.coregister == "off" else measure(looked_at)
-        applied = to_apply(job.coregister, shift or NO_SHIFT)
-        _tell(shift, applied)
-        sensor = _sensor(job, method, looked_at, shift or NO_SHIFT)
+        shift, applied, sensor = _look(job, method, scene)
         loading.result(loaded)
         backend, means = method.backend(scene, sensor, job.device, job.threads, job.backend)
         whole = SceneCanvas.of(
@@ -159,12 +155,15 @@ def _check_nodata(job: Job, scene: Scene) -> None:
         raise UsageError(f"--nodata {job.nodata:g} is no {dtype}; give a whole number from {info.min} to {info.max}")
 
 
-def _looked_at(job: Job, scene: Scene) -> SceneCanvas:
-    """Where the shift and the sharpness of the MS are measured."""
+def _look(job: Job, method: Method, scene: Scene) -> tuple[Shift | None, Displacement, Sensor]:
+    """How PAN and MS lie on each other, if that is measured, what of it is corrected, and how sharp the MS is."""
     canvas = seen(SceneCanvas.of(scene, resampling=job.resampling), job.part, job.statistics)
     if job.part is not None:
         fetch(canvas)
-    return canvas
+    shift = None if job.coregister == "off" else measure(canvas)
+    applied = to_apply(job.coregister, shift or NO_SHIFT)
+    _tell(shift, applied)
+    return shift, applied, _sensor(job, method, canvas, shift or NO_SHIFT)
 
 
 def _sensor(job: Job, method: Method, canvas: Canvas, shift: Shift) -> Sensor:

@@ -56,8 +56,8 @@ class Limited:
 def within(
     limit: int, sharpener: Sharpener, canvas: Canvas, tiles: Sequence[Tile], cache: Callable[[int], int]
 ) -> Sharpener:
-    """The same sharpener, kept within `limit` bytes for the whole process while it sharpens `tiles`; GDAL
-    keeps `cache` of such a limit, in bytes.
+    """The same sharpener, kept within `limit` bytes for the whole process while it sharpens `tiles`. `cache`: the bytes
+    that GDAL keeps of such a limit.
 
     One part of a tile is sharpened to see what it takes. Raises UsageError if the limit is too low.
     """
