@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import warnings
 from dataclasses import replace
@@ -653,3 +654,14 @@ def test_a_folder_that_may_not_be_looked_into_is_told_as_such(tmp_path: Path):
     finally:
         os.seteuid(user)
         (tmp_path / "scenes/locked").chmod(0o755)
+
+
+def test_products_of_whole_programs_are_judged_as_methods_are(data: Path, tmp_path: Path, compare):
+    """As benchmarks/peers.py has them made, of files: beside others, where they are installed."""
+    script, found = Path(__file__).parents[1] / "benchmarks" / "peers.py", tmp_path / "found.json"
+    command = [sys.executable, script, data / "l8_plain_b", "--models", "exp", "brovey", "--json", found]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    answer, judged = json.loads(found.read_text()), compare(data / "l8_plain_b", "-m", "exp", "-m", "brovey")
+    for method in ("exp", "brovey"):
+        for metric in ("ERGAS", "SAM", "Q2n"):
+            assert means(answer, method)[metric] == pytest.approx(means(judged, method)[metric], rel=1e-3)
