@@ -102,7 +102,7 @@ def _check_words(words: Sequence[str]) -> None:
     out."""
     for before, word in pairwise(words):
         if not word or (word.startswith("--") and word.endswith("=")):
-            which = word or f"the argument after {os.path.basename(before)}"
+            which = word or (before if before.startswith("-") else f"the argument after {os.path.basename(before)}")
             raise UsageError(f"{which} is empty, as a variable that is not set leaves it; set it, or leave it out")
 
 
