@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ import pytest
 import rasterio
 import scipy.io
 from test_zoo import random_model
-from worlds import World, save
+from worlds import World, hidden, save
 
 from pansharpen_cli import zoo
 from pansharpen_cli.classical import METHODS
@@ -639,21 +638,13 @@ def test_a_wrong_call_is_one_sentence(case: str, desk: Path, run_eval):
 
 
 def test_a_folder_that_may_not_be_looked_into_is_told_as_such(tmp_path: Path):
-    """To one who is not root: be it the one that is named, or one in it, which may hold scenes or not."""
-    (tmp_path / "scenes/locked").mkdir(parents=True)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "scenes/locked").chmod(0)
-    user = os.geteuid()
-    try:
-        os.seteuid(user or 65534)
+    """Be it the one that is named, or one in it, which may hold scenes or not."""
+    (locked := tmp_path / "scenes/locked").mkdir(parents=True)
+    with hidden(locked, tmp_path):
         with pytest.raises(SceneError, match="locked may not be read by you"):
-            sources.listed([tmp_path / "scenes/locked"], sources.Terms())
+            sources.listed([locked], sources.Terms())
         with pytest.raises(SceneError, match="scenes holds neither"):
             sources.listed([tmp_path / "scenes"], sources.Terms())
-    finally:
-        os.seteuid(user)
-        (tmp_path / "scenes/locked").chmod(0o755)
 
 
 def test_products_of_whole_programs_are_judged_as_methods_are(data: Path, tmp_path: Path, compare):

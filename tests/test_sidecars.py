@@ -1,6 +1,5 @@
 """Files beside a raster that GDAL opens with it: they are TIFFs, or the raster is refused."""
 
-import os
 import pickle
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.windows import Window
-from worlds import World
+from worlds import World, hidden
 
 from pansharpen_cli.errors import SceneError
 from pansharpen_cli.inputs.raster import Raster
@@ -37,37 +36,20 @@ def test_what_lies_beside_is_a_tiff(tmp_path: Path, name: str):
 
 @pytest.mark.parametrize("name", ["ms.tif", "ms.tif.msk"])
 def test_what_may_not_be_read_is_told_as_such(tmp_path: Path, name: str):
-    """To one who is not root, who may read anything."""
     _, ms = WORLD.write(tmp_path)
     mask_beside(ms)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    (tmp_path / name).chmod(0)
-    user = os.geteuid()
-    try:
-        os.seteuid(user or 65534)
-        with pytest.raises(SceneError, match=f"{name} may not be read by you"):
-            Raster(ms)
-    finally:
-        os.seteuid(user)
+    with hidden(tmp_path / name, tmp_path), pytest.raises(SceneError, match=f"{name} may not be read by you"):
+        Raster(ms)
 
 
 def test_what_lies_in_a_folder_that_may_not_be_looked_into_is_told_as_such(tmp_path: Path):
-    """To one who is not root: none can say that it does not exist."""
+    """None can say that it does not exist."""
     (folder := tmp_path / "locked").mkdir()
     _, ms = WORLD.write(folder)
-    for above in (tmp_path, *list(tmp_path.parents)[:2]):
-        above.chmod(0o755)
-    folder.chmod(0)
-    user = os.geteuid()
-    try:
-        os.seteuid(user or 65534)
+    with hidden(folder, tmp_path):
         with pytest.raises(SceneError, match=r"ms\.tif is in a folder that you may not look into$") as caught:
             Raster(ms)
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    finally:
-        os.seteuid(user)
-        folder.chmod(0o755)
 
 
 def test_overviews_are_not_elsewhere(tmp_path: Path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,3 +151,18 @@ def save(
         if mask is not None:
             file.write_mask(mask)
     return path
+
+
+@contextmanager
+def hidden(path: Path, tmp_path: Path) -> Iterator[None]:
+    """While a file or folder below `tmp_path` may not be read, by one who is not root: root may read anything."""
+    for above in (tmp_path, *list(tmp_path.parents)[:2]):
+        above.chmod(0o755)
+    user, mode = os.geteuid(), path.stat().st_mode
+    path.chmod(0)
+    try:
+        os.seteuid(user or 65534)
+        yield
+    finally:
+        os.seteuid(user)
+        path.chmod(mode)
